@@ -1,0 +1,1 @@
+"""Who is the current user: identity sessions with the semantics of mParticle's Web SDK."""
