@@ -6,7 +6,7 @@ Sources: Web SDK src/identity.js (createAliasRequest, aliasUsers), documentation
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Self
@@ -84,7 +84,7 @@ class AliasSpan:
 
 
 def alias_window(
-    source: User, *, source_is_current: bool, users: Iterable[User], now_ms: int, max_window: timedelta
+    source: User, *, source_is_current: bool, users: Callable[[], Iterable[User]], now_ms: int, max_window: timedelta
 ) -> tuple[datetime, datetime]:
     """The span of the source's history: from when it was first seen until it was last seen.
 
@@ -93,7 +93,7 @@ def alias_window(
     """
     start_ms = source.first_seen_ms
     if start_ms is None:
-        start_ms = min((u.first_seen_ms for u in users if u.first_seen_ms is not None), default=now_ms)
+        start_ms = min((u.first_seen_ms for u in users() if u.first_seen_ms is not None), default=now_ms)
     end_ms = now_ms if source_is_current or source.last_seen_ms is None else source.last_seen_ms
     start_ms = max(start_ms, now_ms - max_window // timedelta(milliseconds=1))
     if end_ms < start_ms:

@@ -69,6 +69,12 @@ class Reply:
     max_age_seconds: int = 0
     """How long the answer may be remembered; 0 when the service did not say."""
 
+    @property
+    def message(self) -> str | None:
+        """The body's `message`, if it has one."""
+        message = self.body.get("message") if self.body else None
+        return message if isinstance(message, str) else None
+
 
 @dataclass(frozen=True, slots=True)
 class NoReply:

@@ -6,8 +6,8 @@ attribute when printed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 Scalar = str | int | float | bool | None
 AttributeValue = Scalar | Sequence[Scalar]
@@ -49,6 +49,16 @@ class Session:
         return timeout_ms <= 0 or abs(now_ms - self.last_activity_ms) < timeout_ms
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that may be given again without asking, until `expires_ms`; what it was to is in its key."""
+
+    expires_ms: int
+    max_age_ms: int
+    is_logged_in: bool
+    is_ephemeral: bool
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Snapshot:
     """All that a call may need and most calls change. The users who are not current are kept apart from it, so that
@@ -60,6 +70,8 @@ class Snapshot:
     session: Session | None = None
     user: User | None = None
     """The current user."""
+    answers: Mapping[str, Answer] = field(default_factory=dict)
+    """Remembered answers by key, when `cache_identity` is on; all of them belong to the current user."""
 
     @property
     def mpid(self) -> str | None:
@@ -76,13 +88,16 @@ class Change:
     forget: tuple[str, ...] = ()
 
 
-def live_session(snapshot: Snapshot, now_ms: int, timeout_ms: int) -> Session | None:
-    """The session if it is still live."""
-    session = snapshot.session
-    return session if session and session.is_live(now_ms, timeout_ms) else None
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A change that is on the disk: the snapshot it found and the one it left."""
+
+    before: Snapshot
+    after: Snapshot
 
 
-def active(snapshot: Snapshot, now_ms: int, timeout_ms: int) -> Snapshot:
-    """The snapshot after activity now: a live session lasts longer, an expired one is dropped."""
-    session = live_session(snapshot, now_ms, timeout_ms)
-    return replace(snapshot, session=session and replace(session, last_activity_ms=now_ms))
+FindUser = Callable[[str], User | None]
+"""Looks up a user by MPID; None for one who is not remembered."""
+
+Rule = Callable[[Snapshot, FindUser], Change]
+"""What a change makes of the snapshot in force."""

@@ -166,22 +166,6 @@ def retry_after_seconds(headers: Mapping[str, str], now_ms: int) -> float | None
     return max(until_ms - (now_ms if sent_ms is None else sent_ms), 0) / 1000
 
 
-def error_message(body: Mapping[str, Any] | None) -> str | None:
-    """The message of an error body: `message`, or that of the first entry of `errors` or `Errors`."""
-    if body is None:
-        return None
-    for holder in (body, *_first_entries(body)):
-        message = holder.get("message")
-        if isinstance(message, str):
-            return message
-    return None
-
-
-def _first_entries(body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    lists = [body.get("errors"), body.get("Errors")]
-    return [entries[0] for entries in lists if isinstance(entries, list) and entries and isinstance(entries[0], dict)]
-
-
 def _alias_body(question: Question, span: AliasSpan, environment: str, api_key: str) -> dict[str, object]:
     return {
         "request_id": question.request_id,

@@ -1,0 +1,157 @@
+"""The snapshot and the users in a storage: what is written where, and in which order.
+
+    state        the snapshot, with the current user whole: the one object that decides who is current
+    device       the device application stamp once more, so that damage to either file does not lose it
+    users/<id>   one object for each user who is not current; <id> is a hash of the MPID, which the service chose
+
+A change writes users first and the state last. Cut short before that, the user files are ahead of a state that
+still holds its own copy of the current user, and nothing is lost; the state alone makes the change true.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from .identities import is_text
+from .store import Storage
+from .users import Answer, Committed, Rule, Session, Snapshot, User
+
+
+class Archive:
+    """Reads and changes what a storage holds. Every method may raise StorageError."""
+
+    def __init__(self, storage: Storage, *, max_users: int | None = None) -> None:
+        """`max_users` bounds the users kept, the current one included; None keeps all."""
+        self._storage = storage
+        self._max_users = max_users
+        self._device_stamp: str | None = None
+
+    def open(self) -> Snapshot:
+        """Read the snapshot, and the second copy of the device application stamp beside it."""
+        self._device_stamp = _text((self._storage.read("device") or {}).get("device_application_stamp"))
+        return self.snapshot()
+
+    def snapshot(self) -> Snapshot:
+        """The snapshot as it is stored now, whichever process wrote it."""
+        state = self._storage.read("state") or {}
+        stamp = _text(state.get("device_application_stamp")) or self._stored_device_stamp()
+        return Snapshot(
+            device_application_stamp=stamp,
+            context=_text(state.get("context")),
+            opted_out=state.get("opted_out") is True,
+            session=_session(state.get("session")),
+            user=_user(_object(state.get("user"))),
+            answers={key: a for key, a in ((k, _answer(v)) for k, v in _object(state.get("answers")).items()) if a},
+        )
+
+    def user(self, mpid: str) -> User | None:
+        """The user of this MPID, current or not; None for one who is not remembered."""
+        current = self.snapshot().user
+        if current and current.mpid == mpid:
+            return current
+        return self._find(mpid) if is_text(mpid) else None
+
+    def users(self) -> list[User]:
+        """Every user remembered: the current one, then the others by when they were last seen, latest first."""
+        current = self.snapshot().user
+        others = [u for u in self._others() if not current or u.mpid != current.mpid]
+        others.sort(key=lambda u: (-(u.last_seen_ms or 0), u.first_seen_ms or 0, u.mpid))
+        return [current, *others] if current else others
+
+    def update(self, rule: Rule, seconds: float) -> Committed:
+        """Apply a rule to what is stored, under the lock, waiting for it at most this long. On return the outcome is
+        durable; when a StorageError is raised, the storage decides as before."""
+        with self._storage.lock(seconds):
+            before = self.snapshot()
+            change = rule(before, self._find)
+            after = change.snapshot
+            for user in change.users:
+                self._storage.write(_name(user.mpid), asdict(user))
+            for mpid in change.forget:
+                self._storage.delete(_name(mpid))
+            if after.device_application_stamp != self._stored_device_stamp():
+                self._storage.write("device", {"device_application_stamp": after.device_application_stamp})
+                self._device_stamp = after.device_application_stamp
+            if after != before:
+                self._storage.write("state", asdict(after))
+            if change.users and self._max_users:
+                self._forget_oldest(after)
+            return Committed(before, after)
+
+    def clear(self, seconds: float) -> None:
+        """Forget everything, the device application stamp included."""
+        with self._storage.lock(seconds):
+            self._storage.clear()
+            self._device_stamp = None
+
+    def _stored_device_stamp(self) -> str | None:
+        if self._device_stamp is None:
+            self._device_stamp = _text((self._storage.read("device") or {}).get("device_application_stamp"))
+        return self._device_stamp
+
+    def _find(self, mpid: str) -> User | None:
+        stored = self._storage.read(_name(mpid))
+        return _user(stored) if stored else None
+
+    def _others(self) -> list[User]:
+        stored = (self._storage.read(name) for name in self._storage.names("users"))
+        return [user for user in (_user(s) for s in stored if s) if user]
+
+    def _forget_oldest(self, after: Snapshot) -> None:
+        others = [u for u in self._others() if u.mpid != after.mpid]
+        others.sort(key=lambda u: u.last_seen_ms or 0)
+        for user in others[: max(len(others) + 1 - (self._max_users or 0), 0)]:
+            self._storage.delete(_name(user.mpid))
+
+
+def _name(mpid: str) -> str:
+    return "users/" + hashlib.sha256(mpid.encode()).hexdigest()[:40]
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _session(stored: object) -> Session | None:
+    session = _object(stored)
+    session_id, last_ms = _text(session.get("id")), _whole(session.get("last_activity_ms"))
+    if session_id is None or last_ms is None:
+        return None
+    started_ms = _whole(session.get("started_ms"))
+    return Session(session_id, last_ms if started_ms is None else started_ms, last_ms)
+
+
+def _answer(stored: object) -> Answer | None:
+    answer = _object(stored)
+    expires_ms, max_age_ms = _whole(answer.get("expires_ms")), _whole(answer.get("max_age_ms"))
+    if expires_ms is None or max_age_ms is None:
+        return None
+    return Answer(expires_ms, max_age_ms, answer.get("is_logged_in") is True, answer.get("is_ephemeral") is True)
+
+
+def _user(stored: Mapping[str, Any]) -> User | None:
+    mpid = _text(stored.get("mpid"))
+    if mpid is None:
+        return None
+    identities = _object(stored.get("identities"))
+    return User(
+        mpid=mpid,
+        identities={name: value for name, value in identities.items() if isinstance(value, str)},
+        attributes=_object(stored.get("attributes")),
+        consent_state=_object(stored.get("consent_state")) or None,
+        first_seen_ms=_whole(stored.get("first_seen_ms")),
+        last_seen_ms=_whole(stored.get("last_seen_ms")),
+        is_logged_in=stored.get("is_logged_in") is True,
+        is_ephemeral=stored.get("is_ephemeral") is True,
+    )

@@ -1,0 +1,56 @@
+"""The service as the fronts see it: a question goes in, a reply or the lack of one comes out, never an exception."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from . import wire
+from .config import Settings
+from .exchange import AsyncSender, Call, HTTPAnswer, HTTPRequest, NoReply, Question, Reply, Sender, SendError
+from .version import __version__
+
+_HEADERS = {
+    "accept": "application/json",
+    "accept-encoding": "identity",
+    "content-type": "application/json",
+    "user-agent": f"identity_session/{__version__}",
+}
+
+
+def ask(settings: Settings, sender: Sender, question: Question, seconds: float) -> Reply | NoReply:
+    """Put a question to the service once and wait at most this long."""
+    try:
+        answer = sender.send(_request(settings, question), _positive(seconds))
+    except SendError as error:
+        return NoReply(str(error), error.sent)
+    return _reply(settings, answer)
+
+
+async def ask_async(settings: Settings, sender: AsyncSender, question: Question, seconds: float) -> Reply | NoReply:
+    """The same in an event loop."""
+    try:
+        answer = await sender.asend(_request(settings, question), _positive(seconds))
+    except SendError as error:
+        return NoReply(str(error), error.sent)
+    return _reply(settings, answer)
+
+
+def _request(settings: Settings, question: Question) -> HTTPRequest:
+    credentials = settings.credentials
+    path, body = wire.encode(
+        question, environment=settings.environment, platform=settings.platform, api_key=credentials.api_key
+    )
+    url = (settings.alias_url if question.call is Call.ALIAS else settings.base_url) + path
+    # With the key alone there is nothing to sign, and an alias request has the key in its path and body.
+    unsigned = question.call is Call.ALIAS and credentials.scheme == "key"
+    return HTTPRequest(url, urlsplit(url).path, _HEADERS, body, None if unsigned else credentials)
+
+
+def _reply(settings: Settings, answer: HTTPAnswer) -> Reply:
+    return wire.decode(answer, now_ms=settings.now_ms())
+
+
+def _positive(seconds: float) -> float:
+    if seconds <= 0:
+        raise SendError("no time was left to ask the service", sent=False)
+    return seconds

@@ -1,0 +1,252 @@
+"""What both fronts share: construction, everything that is read rather than done, and the making of results."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+from uuid import uuid4
+
+from . import clock
+from .aliasing import AliasRequest, alias_window
+from .archive import Archive
+from .config import DEFAULT_BASE_URL, Environment, Platform, Settings, settings
+from .core import Core, Outcome
+from .identities import IdentityRequest
+from .listeners import Listeners, Message, check_callable
+from .retry import RetryPolicy
+from .signing import Scheme
+from .store import JsonStorage, Storage
+from .users import User
+from .views import IdentityResult
+
+logger = logging.getLogger("identity_session")
+
+View = TypeVar("View")
+
+
+class Front(Generic[View]):
+    """The state of a session and how it is read. `IdentitySession` and `AsyncIdentitySession` add the calls."""
+
+    _closed = False
+
+    def __init__(
+        self,
+        api_key: str | None,
+        api_secret: str | None = None,
+        *,
+        auth: Scheme | None = None,
+        base_url: str = DEFAULT_BASE_URL,
+        alias_url: str | None = None,
+        domain: str | None = None,
+        direct_url_routing: bool = False,
+        environment: Environment = "production",
+        identify_request: IdentityRequest | Mapping[str, object] | None = None,
+        identity_callback: Callable[[Any], object] | None = None,
+        storage: Storage | str | PathLike[str] | None = None,
+        workspace_token: str | None = None,
+        device_id: str | None = None,
+        platform: Platform = "other",
+        session_timeout: timedelta = timedelta(minutes=30),
+        alias_max_window: timedelta = timedelta(days=90),
+        timeout: float = 10.0,
+        retry: RetryPolicy | None = RetryPolicy(),  # noqa: B008 - immutable
+        keep_ephemeral_users: bool = True,
+        max_users: int | None = None,
+        cache_identity: bool = False,
+        transport: Any = None,
+        now_ms: Callable[[], int] = clock.now_ms,
+        new_id: Callable[[], str] = lambda: str(uuid4()),
+    ) -> None:
+        """Read the stored state; nothing is sent or written before `start()`.
+
+        Args:
+            api_key: the platform API key. Empty or None: identity calls are answered with -6.
+            api_secret: given, requests are signed with HMAC; None sends the key alone.
+            auth: "hmac", "basic" or "key", to choose the scheme; None chooses by `api_secret`.
+            base_url: the Identity API; https, or http on a loopback host.
+            alias_url: where alias requests go, by default the vendor's, or below another `base_url`.
+            domain: your own domain (CNAME) in front of the service; replaces both URLs.
+            direct_url_routing: put the data centre that the API key begins with into the vendor's host names.
+            environment: "production" or "development".
+            identify_request: who the user is as far as the program knows, for the identify made on start.
+            identity_callback: called with the result of that identify, or with -3, -4, -6 when none was made.
+            storage: a `Storage`, or a path for `JsonStorage`; None is a folder below the user's data folder.
+            workspace_token: sessions with the same token share one state; by default derived from the API key.
+            device_id: replaces the stored device application stamp.
+            platform: what `client_sdk.platform` says.
+            session_timeout: inactivity that ends a session; 0 never does.
+            alias_max_window: how far back an alias request may reach.
+            timeout: seconds for one call in all, retries included.
+            retry: when a call is made again; None makes exactly one attempt.
+            keep_ephemeral_users: False forgets a user the service called ephemeral once another becomes current.
+            max_users: how many users to remember, the current one included; None is no limit.
+            cache_identity: answer a repeated identify or login from memory for as long as the service allows.
+            transport: an httpx transport of this front's kind, or a `Sender`; not closed by the session.
+            now_ms: the wall clock, in Unix milliseconds.
+            new_id: makes a version 4 UUID for devices, sessions and requests.
+
+        Raises:
+            TypeError, ValueError: an argument is wrong; the message says which and what to pass.
+            StorageError: the state cannot be read, or a newer version of this package wrote it.
+        """
+        check_callable("identity_callback", identity_callback)
+        self._check_transport(transport)
+        self._settings: Settings = settings(
+            api_key,
+            api_secret,
+            auth=auth,
+            base_url=base_url,
+            alias_url=alias_url,
+            domain=domain,
+            direct_url_routing=direct_url_routing,
+            environment=environment,
+            platform=platform,
+            workspace_token=workspace_token,
+            identify_request=identify_request,
+            device_id=device_id,
+            session_timeout=session_timeout,
+            alias_max_window=alias_max_window,
+            timeout=timeout,
+            retry=retry,
+            keep_ephemeral_users=keep_ephemeral_users,
+            max_users=max_users,
+            cache_identity=cache_identity,
+            now_ms=now_ms,
+            new_id=new_id,
+        )
+        self._identity_callback = identity_callback
+        self._transport = transport
+        self._sender_lock = threading.Lock()
+        self._storage = _storage(storage).in_workspace(self._settings.workspace)
+        self._archive = Archive(self._storage, max_users=max_users)
+        self._core = Core(self._settings, clock.monotonic, _chance)
+        self._listeners = Listeners()
+        self._archive.open()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._settings.environment} {self.mpid or 'without a user'}>"
+
+    @property
+    def current_user(self) -> View | None:
+        """The user all activity belongs to now, or None. Another process may change it at any time."""
+        mpid = self.mpid
+        return None if mpid is None else self._view(mpid)
+
+    @property
+    def mpid(self) -> str | None:
+        """The current user's MPID, or None."""
+        return self._archive.snapshot().mpid
+
+    @property
+    def context(self) -> str | None:
+        """The opaque text that the service returned last and gets back with the next call, or None."""
+        return self._archive.snapshot().context
+
+    @property
+    def device_id(self) -> str:
+        """The device application stamp: sent with every identity call, stored with the first change."""
+        return self._core.device_stamp(self._archive.snapshot())
+
+    @property
+    def session_id(self) -> str | None:
+        """The id of the live session, a UUID in upper case; None between sessions."""
+        session = self._core.live_session(self._archive.snapshot())
+        return session.id if session else None
+
+    @property
+    def opted_out(self) -> bool:
+        """Whether the user opted out, which stops every call and every attribute change."""
+        return self._archive.snapshot().opted_out
+
+    @property
+    def recovered_from(self) -> Path | None:
+        """Where a damaged state file was set aside by this session, or None."""
+        return self._storage.recovered_from
+
+    def on_user_identified(self, listener: Callable[[Any, Any], object]) -> Callable[[], None]:
+        """Call `listener(user, previous_user)` after every call that was answered with 200, once the state is on disk
+        and before the call's own callback. `previous_user` is None unless the user changed.
+
+        Returns a function that removes the listener. Raises TypeError for what cannot be called.
+        """
+        return self._listeners.add(listener)
+
+    def _check_transport(self, transport: object) -> None:
+        raise NotImplementedError
+
+    def _view(self, mpid: str) -> View:
+        raise NotImplementedError
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("this session was closed; make another one")
+
+    def _known_view(self, mpid: object) -> View | None:
+        return self._view(mpid) if isinstance(mpid, str) and self._archive.user(mpid) else None
+
+    def _all_views(self) -> list[View]:
+        return [self._view(user.mpid) for user in self._archive.users()]
+
+    def _result(self, outcome: Outcome) -> IdentityResult[View]:
+        user = self._view(outcome.mpid) if outcome.mpid else None
+        previous = self._known_view(outcome.previous_mpid)
+        return IdentityResult(int(outcome.http_code), outcome.body, user, previous)
+
+    def _messages(
+        self, outcome: Outcome, result: IdentityResult[View], callback: Callable[[Any], object] | None
+    ) -> list[Message]:
+        """Who is told of a result, in this order: the alias hook, the listeners, the callback."""
+        user, previous = result.get_user(), result.get_previous_user()
+        messages: list[Message] = []
+        if outcome.http_code == 200 and outcome.on_user_alias:
+            messages.append((outcome.on_user_alias, (previous, user)))
+        if outcome.http_code == 200 and user is not None:
+            messages += [(listener, (user, previous)) for listener in self._listeners]
+        if callback is not None:
+            messages.append((callback, (result,)))
+        return messages
+
+    def _alias_request(self, source_user: Any, destination_user: Any, scope: str) -> AliasRequest | None:
+        if source_user is None or destination_user is None:
+            logger.warning("no alias request was made: the source or the destination user is missing")
+            return None
+        source_mpid = source_user.mpid
+        start, end = alias_window(
+            self._archive.user(source_mpid) or User(source_mpid),
+            source_is_current=source_mpid == self.mpid,
+            users=self._archive.users,
+            now_ms=self._settings.now_ms(),
+            max_window=self._settings.alias_max_window,
+        )
+        return AliasRequest(
+            source_mpid=source_mpid,
+            destination_mpid=destination_user.mpid,
+            start_time=start,
+            end_time=end,
+            scope=scope,
+        )
+
+
+def _storage(given: Storage | str | PathLike[str] | None) -> Storage:
+    if given is None:
+        import platformdirs  # only this default needs it
+
+        return JsonStorage(platformdirs.user_data_path("identity_session", appauthor=False))
+    if isinstance(given, Storage):
+        return given
+    try:
+        path = fspath(given)
+    except TypeError:
+        raise TypeError(f"storage must be a Storage or a path, not {type(given).__name__}") from None
+    return JsonStorage(path)
+
+
+def _chance() -> float:
+    import random  # only a retry needs it
+
+    return random.random()  # noqa: S311 - jitter, not a secret

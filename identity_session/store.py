@@ -1,0 +1,207 @@
+"""Where state is kept: the `Storage` protocol, and the two storages that come with the package."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+
+from . import files
+from .clock import monotonic, pause
+from .errors import StorageBusyError, StorageError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+_LOCK_POLL_SECONDS = 0.002
+_RECOVERY_LOCK_SECONDS = 1.0
+
+
+@runtime_checkable
+class Storage(Protocol):
+    """A locked place for named JSON objects. Implement it to keep state elsewhere, in a keychain or a database say.
+
+    Names look like `state` or `users/3f2a`: letters, digits and slashes. Every method may raise StorageError.
+    """
+
+    recovered_from: Path | None
+    """Where damaged state was set aside, if that happened; None otherwise."""
+
+    def in_workspace(self, name: str) -> Storage:
+        """The storage for one workspace within this one; the same name gives the same state."""
+        ...
+
+    def lock(self, seconds: float) -> AbstractContextManager[None]:
+        """Keep every other process and thread from changing anything. May be nested. Tries at least once, then until
+        the seconds are over; raises StorageBusyError."""
+        ...
+
+    def read(self, name: str) -> Mapping[str, Any] | None:
+        """The object of this name, or None."""
+        ...
+
+    def write(self, name: str, content: Mapping[str, Any]) -> None:
+        """Replace the object of this name, as a whole or not at all; on return it is durable. Needs the lock."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Remove the object of this name, if it is there. Needs the lock."""
+        ...
+
+    def names(self, folder: str) -> list[str]:
+        """The names below `folder/`, in any order."""
+        ...
+
+    def clear(self) -> None:
+        """Remove everything that was written here and nothing else. Needs the lock."""
+        ...
+
+
+class JsonStorage:
+    """State as readable JSON files below a folder, shared safely between processes.
+
+    `path` need not exist; missing folders are created with mode 0700, files with 0600. Each workspace has a folder
+    of its own below it. A damaged file is set aside and the generation before is used (see `files`).
+    """
+
+    recovered_from: Path | None
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self.path = Path(path)
+        self.recovered_from = None
+        self._mutex = threading.RLock()
+        self._file_lock: BaseFileLock | None = None
+
+    def __repr__(self) -> str:
+        return f"JsonStorage({str(self.path)!r})"
+
+    def in_workspace(self, name: str) -> Self:
+        return type(self)(self.path / name)
+
+    @contextlib.contextmanager
+    def lock(self, seconds: float) -> Iterator[None]:
+        deadline = monotonic() + seconds
+        if not self._mutex.acquire(timeout=max(seconds, 0)):
+            raise self._busy(seconds)
+        try:
+            with self._file_locked(deadline, seconds):
+                yield
+        finally:
+            self._mutex.release()
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        path = self._path(name)
+        try:
+            document = files.load(path)
+        except files.DamagedFileError:
+            return self._recover(path)
+        if document is None and files.has_previous(path):
+            return self._recover(path)
+        return document
+
+    def write(self, name: str, content: Mapping[str, Any]) -> None:
+        path = self._path(name)
+        files.make_private_folder(path.parent)
+        try:
+            files.save(path, content)
+        except files.DamagedFileError:
+            self._recover(path)
+            files.save(path, content)
+
+    def delete(self, name: str) -> None:
+        files.delete(self._path(name))
+
+    def names(self, folder: str) -> list[str]:
+        files_there = (self.path / folder).glob("*.json*")  # a name may be left with its previous generation alone
+        return [f"{folder}/{stem}" for stem in {file.name.partition(".")[0] for file in files_there}]
+
+    def clear(self) -> None:
+        for name in ("state", "device", *self.names("users")):
+            path = self._path(name)
+            try:
+                for companion in files.companions(path):
+                    if not companion.is_dir():
+                        companion.unlink(missing_ok=True)
+            except OSError as error:
+                raise StorageError(f"{path} could not be removed ({error.strerror})") from error
+            files.delete(path)
+
+    def _path(self, name: str) -> Path:
+        return self.path / f"{name}.json"
+
+    @contextlib.contextmanager
+    def _file_locked(self, deadline: float, seconds: float) -> Iterator[None]:
+        import filelock  # as costly to import as the rest of this package, and not needed for reading
+
+        files.make_private_folder(self.path)
+        if self._file_lock is None:
+            self._file_lock = filelock.FileLock(self.path / "lock", mode=0o600, thread_local=False)
+        while True:
+            try:
+                self._file_lock.acquire(blocking=False)
+                break
+            except filelock.Timeout:
+                if monotonic() >= deadline:
+                    raise self._busy(seconds) from None
+                pause(_LOCK_POLL_SECONDS)
+            except OSError as error:
+                raise StorageError(f"the lock in {self.path} cannot be taken ({error.strerror})") from error
+        try:
+            yield
+        finally:
+            self._file_lock.release()
+
+    def _recover(self, path: Path) -> dict[str, Any] | None:
+        with self.lock(_RECOVERY_LOCK_SECONDS):
+            document, aside = files.recover(path)
+        if aside:
+            self.recovered_from = aside
+        return document
+
+    def _busy(self, seconds: float) -> StorageBusyError:
+        return StorageBusyError(f"another process or thread has held the lock in {self.path} for {seconds:.1f} s")
+
+
+class MemoryStorage:
+    """State that lives as long as this object; sessions that share it share one state."""
+
+    recovered_from: Path | None = None
+
+    def __init__(self) -> None:
+        self._objects: dict[str, str] = {}
+        self._mutex = threading.RLock()
+        self._workspaces: dict[str, MemoryStorage] = {}
+
+    def in_workspace(self, name: str) -> MemoryStorage:
+        with self._mutex:
+            return self._workspaces.setdefault(name, MemoryStorage())
+
+    @contextlib.contextmanager
+    def lock(self, seconds: float) -> Iterator[None]:
+        if not self._mutex.acquire(timeout=max(seconds, 0)):
+            raise StorageBusyError(f"another thread has held the lock for {seconds:.1f} s")
+        try:
+            yield
+        finally:
+            self._mutex.release()
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        text = self._objects.get(name)
+        return None if text is None else json.loads(text)
+
+    def write(self, name: str, content: Mapping[str, Any]) -> None:
+        self._objects[name] = json.dumps(content)
+
+    def delete(self, name: str) -> None:
+        self._objects.pop(name, None)
+
+    def names(self, folder: str) -> list[str]:
+        return [name for name in list(self._objects) if name.startswith(f"{folder}/")]
+
+    def clear(self) -> None:
+        self._objects.clear()
