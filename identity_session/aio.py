@@ -85,7 +85,8 @@ class AsyncIdentitySession(Front[AsyncIdentityUser]):
         self, source_user: AsyncIdentityUser | None, destination_user: AsyncIdentityUser | None, scope: str = "device"
     ) -> AliasRequest | None:
         """See `IdentitySession.create_alias_request`."""
-        return await _in_thread(self._alias_request, source_user, destination_user, scope)
+        now_ms = self._settings.now_ms()
+        return await _in_thread(self._alias_request, source_user, destination_user, scope, now_ms)
 
     async def alias_users(
         self, alias_request: Any, callback: Callable[[AliasResult], object] | None = None

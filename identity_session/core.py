@@ -110,29 +110,31 @@ class Core:
         """The device application stamp in use: configured, stored, or the one that the next change will store."""
         return self._settings.device_id or snapshot.device_application_stamp or self._new_device_stamp
 
-    def live_session(self, snapshot: Snapshot) -> Session | None:
-        """The session, judged now."""
-        return rules.live_session(snapshot, self._settings.now_ms(), self._settings.session_timeout_ms)
+    def live_session(self, snapshot: Snapshot, now_ms: int) -> Session | None:
+        """The session, if it has not expired by now."""
+        return rules.live_session(snapshot, now_ms, self._settings.session_timeout_ms)
 
     # Start
 
     def start(self) -> Conversation[Outcome]:
         """Open or resume the session. Raises StorageError when the state cannot be written, or is newer."""
-        deadline = self._deadline()
+        now_ms, deadline = self._settings.now_ms(), self._deadline()
         try:
             configured = clean_request(self._settings.identify_request).identities
         except InvalidRequestError as invalid:
             self._automatic_identify_made = True
-            committed = yield self._apply(self._opened, deadline)
+            committed = yield self._apply(self._opened(now_ms), deadline)
             return _start_unsaved(committed) or _refused(committed.after, HTTPCodes.VALIDATION_ISSUE, str(invalid))
 
         decision = Opening.REFUSE
 
         def rule(snapshot: Snapshot, find: FindUser) -> Change:
             nonlocal decision
-            live = self.live_session(snapshot) is not None
+            live = self.live_session(snapshot, now_ms) is not None
             decision = opening(snapshot, configured, live=live, may_ask=not self._is_shut(snapshot))
-            return self._resumed(snapshot) if decision is Opening.RESUME else self._opened(snapshot, find)
+            if decision is Opening.RESUME:
+                return Change(self._active(snapshot, now_ms))
+            return self._opened(now_ms)(snapshot, find)
 
         committed = yield self._apply(rule, deadline)
         unsaved = _start_unsaved(committed)
@@ -149,7 +151,7 @@ class Core:
     def start_new_session(self) -> Conversation[Outcome | None]:
         """Begin another session; identify if no start of this process has done so. None when nothing was due."""
         deadline = self._deadline()
-        committed = yield self._apply(self._begun, deadline)
+        committed = yield self._apply(self._begun(self._settings.now_ms()), deadline)
         if isinstance(committed, StorageError):
             return _failed(None, str(committed))
         if self._automatic_identify_made or self._is_shut(committed.after):
@@ -250,7 +252,7 @@ class Core:
 
     def touch(self) -> Conversation[None]:
         """The app's own activity."""
-        return self._change(self._touched)
+        return self._change(self._touched(self._settings.now_ms()))
 
     def end_session(self) -> Conversation[None]:
         """End the session; user, context and identities stay."""
@@ -258,15 +260,17 @@ class Core:
 
     def set_opt_out(self, opted_out: bool) -> Conversation[None]:
         """Stop or resume. Counts as activity, opens no session."""
-        return self._change(lambda s, find: Change(replace(self._active(s), opted_out=opted_out)))
+        now_ms = self._settings.now_ms()
+        return self._change(lambda s, find: Change(replace(self._active(s, now_ms), opted_out=opted_out)))
 
     def edit_attributes(self, mpid: str, edit: Callable[[User], User]) -> Conversation[None]:
         """Change the attributes of a remembered user: activity, unless opted out; then nothing happens."""
+        touched = self._touched(self._settings.now_ms())
 
         def rule(snapshot: Snapshot, find: FindUser) -> Change:
             if self._is_shut(snapshot):
                 return Change(snapshot)
-            return _edited(self._touched(snapshot, find).snapshot, find, mpid, edit)
+            return _edited(touched(snapshot, find).snapshot, find, mpid, edit)
 
         return self._change(rule)
 
@@ -289,41 +293,42 @@ class Core:
 
         return Apply(with_device, deadline)
 
-    def _opened(self, snapshot: Snapshot, find: FindUser) -> Change:
+    def _opened(self, now_ms: int) -> Rule:
         """An expired session is dropped; where calls may be sent, a session is live and active afterwards."""
-        if self._is_shut(snapshot):
-            return Change(replace(snapshot, session=self.live_session(snapshot)))
-        return self._touched(snapshot, find)
 
-    def _touched(self, snapshot: Snapshot, find: FindUser) -> Change:
-        if self.live_session(snapshot) or self._is_shut(snapshot):
-            return self._resumed(snapshot)
-        return self._begun(snapshot, find)
+        def rule(snapshot: Snapshot, find: FindUser) -> Change:
+            if self._is_shut(snapshot):
+                return Change(replace(snapshot, session=self.live_session(snapshot, now_ms)))
+            return self._touched(now_ms)(snapshot, find)
 
-    def _begun(self, snapshot: Snapshot, find: FindUser) -> Change:
-        if self._is_shut(snapshot):
-            return Change(snapshot)
-        return Change(rules.begun(snapshot, self._settings.now_ms(), self._settings.new_id()))
+        return rule
 
-    def _resumed(self, snapshot: Snapshot) -> Change:
-        return Change(self._active(snapshot))
+    def _touched(self, now_ms: int) -> Rule:
+        def rule(snapshot: Snapshot, find: FindUser) -> Change:
+            if self.live_session(snapshot, now_ms) or self._is_shut(snapshot):
+                return Change(self._active(snapshot, now_ms))
+            return self._begun(now_ms)(snapshot, find)
 
-    def _active(self, snapshot: Snapshot, at_ms: int | None = None) -> Snapshot:
-        now_ms = self._settings.now_ms() if at_ms is None else at_ms
-        return rules.active(snapshot, now_ms, self._settings.session_timeout_ms)
+        return rule
+
+    def _begun(self, now_ms: int) -> Rule:
+        session_id = self._settings.new_id()
+        return lambda s, find: Change(s if self._is_shut(s) else rules.begun(s, now_ms, session_id))
 
     def _was_active(self, question: Question) -> Rule:
         return lambda snapshot, find: Change(self._active(snapshot, question.request_timestamp_ms))
 
+    def _active(self, snapshot: Snapshot, now_ms: int) -> Snapshot:
+        return rules.active(snapshot, now_ms, self._settings.session_timeout_ms)
+
     def _answered(self, question: Question, reply: Reply, *, sent: bool) -> Rule:
-        settings = self._settings
+        settings, now_ms = self._settings, self._settings.now_ms()
 
         def rule(snapshot: Snapshot, find: FindUser) -> Change:
             if sent:
                 snapshot = self._active(snapshot, question.request_timestamp_ms)
             if question.call is Call.MODIFY:
                 return rules.modified(snapshot, find, question, reply)
-            now_ms = settings.now_ms()
             change = rules.identified(
                 snapshot, find, question, reply, now_ms, keep_ephemeral=settings.keep_ephemeral_users
             )

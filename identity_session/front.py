@@ -155,7 +155,7 @@ class Front(Generic[View]):
     @property
     def session_id(self) -> str | None:
         """The id of the live session, a UUID in upper case; None between sessions."""
-        session = self._core.live_session(self._archive.snapshot())
+        session = self._core.live_session(self._archive.snapshot(), self._settings.now_ms())
         return session.id if session else None
 
     @property
@@ -211,7 +211,7 @@ class Front(Generic[View]):
             messages.append((callback, (result,)))
         return messages
 
-    def _alias_request(self, source_user: Any, destination_user: Any, scope: str) -> AliasRequest | None:
+    def _alias_request(self, source_user: Any, destination_user: Any, scope: str, now_ms: int) -> AliasRequest | None:
         if source_user is None or destination_user is None:
             logger.warning("no alias request was made: the source or the destination user is missing")
             return None
@@ -220,7 +220,7 @@ class Front(Generic[View]):
             self._archive.user(source_mpid) or User(source_mpid),
             source_is_current=source_mpid == self.mpid,
             users=self._archive.users,
-            now_ms=self._settings.now_ms(),
+            now_ms=now_ms,
             max_window=self._settings.alias_max_window,
         )
         return AliasRequest(

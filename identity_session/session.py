@@ -92,7 +92,7 @@ class IdentitySession(Front[IdentityUser]):
     ) -> AliasRequest | None:
         """A request to copy the source's history, from when it was first seen to when it was last seen, to the
         destination; None if a user is missing. Send it with `alias_users`."""
-        return self._alias_request(source_user, destination_user, scope)
+        return self._alias_request(source_user, destination_user, scope, self._settings.now_ms())
 
     def alias_users(self, alias_request: Any, callback: Callable[[AliasResult], object] | None = None) -> AliasResult:
         """Send an AliasRequest, or a mapping in the SDK's form. 202 accepted, -4 with a message when it contradicts
