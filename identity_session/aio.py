@@ -42,6 +42,9 @@ class AsyncIdentitySession(Front[AsyncIdentityUser]):
 
     async def close(self) -> None:
         """See `IdentitySession.close`."""
+        if self._closed:
+            return
+        await self._run(self._core.close())
         self._closed = True
         if self._sender is not None and self._sender is not self._transport:
             await self._sender.aclose()

@@ -103,6 +103,7 @@ class Core:
         self._chance = chance
         self._slot = CallSlot()
         self._new_device_stamp = settings.new_id()
+        self._started = False
         self._automatic_identify_made = False
         self._identities_on_start: Identities | None = None
 
@@ -119,6 +120,7 @@ class Core:
     def start(self) -> Conversation[Outcome]:
         """Open or resume the session. Raises StorageError when the state cannot be written, or is newer."""
         now_ms, deadline = self._settings.now_ms(), self._deadline()
+        self._started = True
         try:
             configured = clean_request(self._settings.identify_request).identities
         except InvalidRequestError as invalid:
@@ -257,6 +259,16 @@ class Core:
     def end_session(self) -> Conversation[None]:
         """End the session; user, context and identities stay."""
         return self._change(lambda snapshot, find: Change(replace(snapshot, session=None)))
+
+    def close(self) -> Conversation[None]:
+        """Drop a session that has expired while this process had it, so that no later one with a longer timeout
+        revives it. One that is still live goes on with the next process. Trouble with the storage is of no moment."""
+        now_ms = self._settings.now_ms()
+        snapshot = yield Read()
+        if self._started and isinstance(snapshot, Snapshot) and self.live_session(snapshot, now_ms) != snapshot.session:
+            yield self._apply(
+                lambda s, find: Change(replace(s, session=self.live_session(s, now_ms))), self._deadline()
+            )
 
     def set_opt_out(self, opted_out: bool) -> Conversation[None]:
         """Stop or resume. Counts as activity, opens no session."""

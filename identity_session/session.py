@@ -43,7 +43,10 @@ class IdentitySession(Front[IdentityUser]):
         return self._told(outcome, self._identity_callback)
 
     def close(self) -> None:
-        """Let go of connections. The session lives on in storage; this object is of no more use for calls."""
+        """Let go of connections. A live session goes on in storage; this object is of no more use for calls."""
+        if self._closed:
+            return
+        self._run(self._core.close())
         self._closed = True
         if self._sender is not None and self._sender is not self._transport:
             self._sender.close()
