@@ -1,0 +1,165 @@
+"""Alias requests: which are accepted, and what is recorded of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from idsync_driver import Answer, Caller
+
+from identity_session.idsync.aliases import WINDOW_MS
+from identity_session.idsync.profiles import AliasRecord
+from identity_session.signing import signature
+
+NOW_MS = 1_700_000_000_000
+DAY_MS = 86_400_000
+
+
+class AliasCaller(Caller):
+    """A service at a fixed time, with an anonymous and a known profile."""
+
+    def __init__(self, strategy: str = "default", **settings: Any) -> None:
+        super().__init__(strategy, now_ms=lambda: NOW_MS, **settings)
+        self.source, self.destination = self.seed(email="ed"), self.seed(customerid="A")
+
+    def alias(self, path: str = "/v1/identity/us1-key/Alias", drop: str = "", **data: Any) -> Answer:
+        body = {
+            "request_id": "request-1",
+            "request_type": "alias",
+            "environment": "production",
+            "api_key": "us1-key",
+            "data": {
+                "source_mpid": self.source,
+                "destination_mpid": self.destination,
+                "start_unixtime_ms": NOW_MS - DAY_MS,
+                "end_unixtime_ms": NOW_MS,
+                "scope": "mpid",
+                **data,
+            },
+        }
+        for holder in (body, body["data"]):
+            holder.pop(drop, None)
+        return self.post(path, body, {})
+
+    def recorded(self) -> list[AliasRecord]:
+        with self.idsync._store.transaction() as profiles:
+            return list(profiles.aliases())
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/identity/us1-key/Alias",
+        "/v1/identity/us1-key/alias",
+        "/v1/identity/us1%2Dkey/ALIAS?cb=1",
+        "/webevents/v1/identity/us1-key/Alias",
+        "/nativeevents/v1/identity/us1-key/alias",
+    ],
+)
+def test_an_alias_request_is_accepted_and_recorded(path: str) -> None:
+    """On every path that SDKs use, with the key in it; the answer has no body."""
+    caller = AliasCaller(api_keys={"us1-key": "secret"})
+    answer = caller.alias(path)
+    assert (answer.status, answer.raw) == (202, b"")
+    assert answer.headers["access-control-allow-origin"] == "*"
+    source, destination = int(caller.source), int(caller.destination)
+    assert caller.recorded() == [AliasRecord("request-1", source, destination, NOW_MS - DAY_MS, NOW_MS, "mpid", NOW_MS)]
+
+
+def test_an_alias_request_changes_no_profile() -> None:
+    """Identity records stay as they are; a reset forgets the request."""
+    caller = AliasCaller()
+    before = caller.idsync.profiles()
+    caller.alias()
+    assert caller.idsync.profiles() == before
+    caller.idsync.reset()
+    assert caller.recorded() == []
+
+
+def test_native_sdks_send_numbers_and_no_scope() -> None:
+    """The scope is then that of the device."""
+    caller = AliasCaller()
+    answer = caller.alias(drop="scope", source_mpid=int(caller.source), destination_mpid=int(caller.destination))
+    assert answer.status == 202
+    assert caller.recorded()[0].scope == "device"
+
+
+def test_times_may_be_missing_and_reach_back_90_days_at_most() -> None:
+    """No start is as far back as allowed, no end is now; an older start is moved up, not refused."""
+    caller = AliasCaller()
+    caller.alias(start_unixtime_ms=None, end_unixtime_ms=None)
+    caller.alias(start_unixtime_ms=0)
+    assert WINDOW_MS == 90 * DAY_MS
+    assert [(alias.start_ms, alias.end_ms) for alias in caller.recorded()] == [(NOW_MS - WINDOW_MS, NOW_MS)] * 2
+
+
+def test_a_span_of_no_length_is_accepted() -> None:
+    """Start and end may be the same moment."""
+    assert AliasCaller().alias(start_unixtime_ms=NOW_MS, end_unixtime_ms=NOW_MS).status == 202
+
+
+@pytest.mark.parametrize(
+    ("code", "data"),
+    [
+        ("LOOKUP_ERROR", {"start_unixtime_ms": NOW_MS, "end_unixtime_ms": NOW_MS - 1}),
+        ("LOOKUP_ERROR", {"start_unixtime_ms": NOW_MS + 1, "end_unixtime_ms": None}),
+        ("LOOKUP_ERROR", {"start_unixtime_ms": 0, "end_unixtime_ms": NOW_MS - WINDOW_MS - 1}),
+        ("LOOKUP_ERROR", {"end_unixtime_ms": 2**63}),
+        ("LOOKUP_ERROR", {"source_mpid": "5"}),
+        ("LOOKUP_ERROR", {"destination_mpid": "5"}),
+        ("LOOKUP_ERROR", {"destination_mpid": 0}),
+        ("LOOKUP_ERROR", {"source_mpid": "me"}),
+        ("INVALID_DATA", {"start_unixtime_ms": "yesterday"}),
+        ("INVALID_DATA", {"scope": "account"}),
+        ("INVALID_DATA", {"source_mpid": None}),
+    ],
+)
+def test_an_alias_request_that_makes_no_sense_is_refused(code: str, data: dict[str, Any]) -> None:
+    """A flat 400, as the Web SDK reads it; nothing is recorded."""
+    caller = AliasCaller()
+    answer = caller.alias(**data)
+    assert answer.status == 400
+    assert answer.body.keys() == {"code", "message"}
+    assert answer.body["code"] == code
+    assert caller.recorded() == []
+
+
+def test_a_user_is_not_aliased_to_itself() -> None:
+    """Source and destination must differ."""
+    caller = AliasCaller()
+    assert caller.alias(destination_mpid=caller.source).status == 400
+
+
+@pytest.mark.parametrize("drop", ["request_type", "environment", "api_key", "data", "source_mpid", "destination_mpid"])
+def test_an_alias_request_with_a_member_missing_is_refused(drop: str) -> None:
+    """The message is the one known from the real service."""
+    answer = AliasCaller().alias(drop=drop)
+    assert answer.status == 400
+    assert answer.body["message"].startswith("The payload was malformed JSON or had missing fields.")
+
+
+def test_a_request_id_that_no_store_can_hold_is_refused() -> None:
+    """As it would be recorded."""
+    caller = AliasCaller()
+    data = {"source_mpid": caller.source, "destination_mpid": caller.destination}
+    body = {"request_id": "\0", "request_type": "alias", "environment": "production", "api_key": "k", "data": data}
+    assert caller.post("/v1/identity/k/alias", body).status == 400
+    assert caller.post("/v1/identity/k/alias", {**body, "request_id": None}).status == 202
+
+
+@pytest.mark.parametrize("strategy", ["profile_isolation", "best_match"])
+def test_isolation_and_best_match_know_no_aliasing(strategy: str) -> None:
+    """A 403 without a body."""
+    answer = AliasCaller(strategy).alias()
+    assert (answer.status, answer.raw) == (403, b"")
+
+
+def test_the_key_in_the_path_must_be_known_and_a_signature_must_fit() -> None:
+    """The path's key decides; without keys any will do."""
+    strict = AliasCaller(api_keys={"us1-key": "secret"})
+    path = "/nativeevents/v1/identity/us1-key/alias"
+    assert strict.alias("/v1/identity/other-key/alias").status == 401
+    assert strict.post(path, b"{}", {"date": "d", "x-mp-signature": "0"}).status == 401
+    digest = signature("secret", "POST", "d", path, b"{}")
+    assert strict.post(path, b"{}", {"date": "d", "x-mp-signature": digest}).status == 400
+    assert AliasCaller().alias("/v1/identity/other-key/alias").status == 202

@@ -1,0 +1,246 @@
+"""What the tests of storage share: a service that answers at once, sessions on it, documents, and child processes.
+
+Run as a program it is one of those child processes: `storage_helpers.py logins <path> <prefix> <count>` logs in as
+`<prefix>0`, `<prefix>1`, ...; `hold <path>` takes the lock of the store and keeps it. Both print a line per step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from identity_session import IdentitySession, JsonStorage
+from identity_session import files as storage_files
+
+API_KEY = "us1-test-key"
+ANONYMOUS = "100"
+HOSTILE_TEXTS = ("../../escape", "/etc/passwd", "a/b\\c", "nul\0byte", "x" * 5000, "\u202eþ\U0001f600", "..", ".", "CON", "~")
+
+
+def service(request: httpx.Request) -> httpx.Response:
+    """Answers every call at once: a customerid is the MPID of a known user, without one the user is anonymous."""
+    body = json.loads(request.content)
+    customer = body.get("known_identities", {}).get("customerid")
+    answer = {
+        "mpid": customer or ANONYMOUS,
+        "context": f"context of {customer or ANONYMOUS}",
+        "is_logged_in": bool(customer),
+        "is_ephemeral": False,
+        "matched_identities": {},
+    }
+    return httpx.Response(200, json=answer)
+
+
+def make_session(storage: Any, **settings: Any) -> IdentitySession:
+    """A session on this storage and the service above, not started yet."""
+    settings.setdefault("transport", httpx.MockTransport(service))
+    return IdentitySession(API_KEY, storage=storage, **settings)
+
+
+def started(storage: Any, **settings: Any) -> IdentitySession:
+    """The same, started."""
+    session = make_session(storage, **settings)
+    session.start()
+    return session
+
+
+def login(session: IdentitySession, mpid: str) -> Any:
+    """Log in as the known user with this MPID."""
+    return session.login({"userIdentities": {"customerid": mpid}})
+
+
+def workspace_of(path: Path) -> Path:
+    """The one folder below the storage's path in which a session has put its state."""
+    (workspace,) = path.glob("workspace-*")
+    return workspace
+
+
+def read_document(file: Path) -> dict[str, Any]:
+    """A stored file as plain JSON, without asking the code that wrote it."""
+    document = json.loads(file.read_text())
+    assert isinstance(document, dict)
+    return document
+
+
+def write_document(file: Path, content: Mapping[str, Any], **envelope: Any) -> None:
+    """A document as the package would write it, with the checksum that belongs to it unless one is given."""
+    document = {"schema_version": 1, "generation": 1, **content, **envelope}
+    if "checksum" not in envelope:
+        document["checksum"] = storage_files._checksum(document)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(document))
+
+
+def user_file(workspace: Path, mpid: str) -> Path:
+    """Where a user who is not current is stored."""
+    return workspace / "users" / f"{hashlib.sha256(mpid.encode()).hexdigest()[:40]}.json"
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every regular file below a folder with its content, the lock file left out."""
+    found = (f for f in folder.rglob("*") if f.is_file() and f.name != "lock")
+    return {str(f.relative_to(folder)): f.read_bytes() for f in found}
+
+
+def temporary_files(folder: Path) -> list[Path]:
+    """What saves that were cut short have left behind."""
+    return [f for f in folder.rglob("*") if f.name.endswith(".tmp")]
+
+
+@contextlib.contextmanager
+def umask(mask: int) -> Iterator[None]:
+    """Files are created under this umask inside the block."""
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+class FaultyDisk:
+    """Fails the n-th call that any of the functions of `os` gets for something below a folder, and counts them."""
+
+    NAMES = ("open", "fsync", "link", "replace", "unlink", "chmod", "mkdir", "fstat", "stat", "lstat", "scandir", "close")
+
+    def __init__(self, monkeypatch: Any, folder: Path) -> None:
+        self.calls: list[str] = []
+        self._folder = str(folder)
+        self._fail_at = 0
+        self._number = 0
+        self._handles: set[int] = set()
+        for name in self.NAMES:
+            monkeypatch.setattr(os, name, self._watched(name, getattr(os, name)))
+        monkeypatch.setattr(os, "fdopen", self._watched_fdopen(os.fdopen))
+
+    @contextlib.contextmanager
+    def failing(self, n: int, number: int) -> Iterator[None]:
+        """Inside the block the n-th call fails with this errno; `calls` tells which calls there were."""
+        self.calls, self._fail_at, self._number = [], n, number
+        try:
+            yield
+        finally:
+            self._fail_at = 0
+
+    def failed(self) -> bool:
+        """Whether the call that was to fail has come."""
+        return self._reached
+
+    @property
+    def _reached(self) -> bool:
+        return any(call.startswith("! ") for call in self.calls)
+
+    def _count(self, name: str) -> None:
+        if not self._fail_at:
+            return
+        self.calls.append(name)
+        if len(self.calls) == self._fail_at:
+            self.calls[-1] = f"! {name}"
+            raise OSError(self._number, os.strerror(self._number))
+
+    def _is_ours(self, first: object) -> bool:
+        if isinstance(first, int):
+            return first in self._handles
+        return isinstance(first, str | os.PathLike) and os.fspath(first).startswith(self._folder)
+
+    def _watched(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(first: Any = ".", *arguments: Any, **options: Any) -> Any:
+            ours = self._is_ours(first)
+            if ours and name == "close":  # a handle is gone even when closing it fails
+                self._handles.discard(first)
+                function(first)
+                self._count(name)
+                return None
+            if ours:
+                self._count(name)
+            result = function(first, *arguments, **options)
+            if ours and name == "open":
+                self._handles.add(result)
+            return result
+
+        return watched
+
+    def _watched_fdopen(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(handle: int, *arguments: Any, **options: Any) -> Any:
+            file = function(handle, *arguments, **options)
+            return _WatchedFile(file, self._count) if handle in self._handles else file
+
+        return watched
+
+
+class _WatchedFile:
+    """A file whose reads and writes are counted, and fail, like the calls to `os`."""
+
+    def __init__(self, file: Any, count: Callable[[str], None]) -> None:
+        self._file = file
+        self._count = count
+
+    def __enter__(self) -> _WatchedFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def read(self, size: int) -> bytes:
+        self._count("read")
+        return self._file.read(size)
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data[: len(data) // 2])  # a disk that fills up takes the first half
+        self._file.flush()
+        self._count("write")
+        self._file.write(data[len(data) // 2 :])
+
+    def flush(self) -> None:
+        self._count("flush")
+        self._file.flush()
+
+
+@contextlib.contextmanager
+def child(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """This file as a program in a process of its own; it is killed by its id when the block ends."""
+    command = [sys.executable, __file__, *map(str, arguments)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def next_line(process: subprocess.Popen[str]) -> str:
+    """Wait for the child's next step."""
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def _logins(path: str, prefix: str, count: str) -> None:
+    session = started(path, timeout=60)
+    print("started", session.device_id, flush=True)
+    for number in range(int(count)):
+        result = login(session, f"{prefix}{number}")
+        print(prefix, number, result.http_code, flush=True)
+
+
+def _start(path: str) -> None:
+    session = make_session(path, timeout=60)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(session.start().http_code, flush=True)
+
+
+def _hold(path: str) -> None:
+    with JsonStorage(path).lock(10):
+        print("held", flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    {"logins": _logins, "start": _start, "hold": _hold}[sys.argv[1]](*sys.argv[2:])
