@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from itertools import count
 from typing import Any, TypeVar
 
 from . import cache, rules
@@ -355,13 +354,14 @@ class Core:
 
     def _ask(self, question: Question, deadline: float) -> Conversation[Reply | NoReply]:
         """Ask, and ask again where that is safe and ends before the deadline; the answer in hand counts otherwise."""
-        for attempt in count(1):
+        attempt = 1
+        while True:
             reply = yield Ask(question, deadline)
             wait = self._settings.retry.wait_seconds(question.call, attempt, reply, self._chance())
             if wait is None or self._monotonic() + wait >= deadline:
-                break
+                return reply  # type: ignore[no-any-return]
             yield Pause(wait)
-        return reply  # type: ignore[no-any-return]
+            attempt += 1
 
     def _question(self, call: Call, snapshot: Snapshot, identities: Identities) -> Question:
         stored = snapshot.user.identities if snapshot.user else {}

@@ -281,9 +281,12 @@ def comparable(observed: Json) -> Json:
     state["users_order"] = sorted(
         state["users_order"], key=lambda mpid: (-(users[mpid]["last_seen_ms"] or -(10**15)), mpid)
     )
-    kept = {name: value for name, value in observed.items() if name == "alias_request"}
-    requests = [_without_key(request) for request in observed["requests"]]
-    return {**kept, "requests": requests, "state": state, "callbacks": [_without_text(call) for call in observed["callbacks"]]}
+    return {
+        "requests": [_without_key(request) for request in observed["requests"]],
+        "callbacks": [_without_text(call) for call in observed["callbacks"]],
+        "alias_request": observed.get("alias_request", "<none was asked for>"),
+        "state": state,
+    }
 
 
 def _without_key(request: Json) -> Json:

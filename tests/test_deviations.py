@@ -25,7 +25,7 @@ def started(*answers: Any, **settings: Any) -> Any:
 
 
 def service(own: Any) -> Scripted:
-    return own._transport  # type: ignore[no-any-return]
+    return own._transport
 
 
 class TestD1Context:
@@ -44,7 +44,9 @@ class TestD1Context:
         own.login()
         assert own.context == "first"
 
-    @pytest.mark.parametrize("answer", [(400, user(context="no")), (202, user(context="no")), (500, user(context="no"))])
+    @pytest.mark.parametrize(
+        "answer", [(400, user(context="no")), (202, user(context="no")), (500, user(context="no"))]
+    )
     def test_only_a_200_brings_one(self, answer: Any) -> None:
         own = started(answer)
         own.login()
@@ -241,7 +243,7 @@ class TestD9InputChecks:
         ids(ios_idfa="x"),
         ids(Email="a"),
         ids(email="\ud800"),
-        IdentityRequest({"email": 5}),  # type: ignore[dict-item]
+        IdentityRequest({"email": 5}),
     ]
 
     @pytest.mark.parametrize("request_", WRONG, ids=lambda value: repr(value)[:40])
@@ -451,7 +453,7 @@ class TestD16SessionsThatBeginInMidProcess:
         own = session(storage=storage, now_ms=clock)
         assert own.start().http_code == -3
         clock.advance(minutes=31)
-        own.current_user.set_attribute("a", 1)  # type: ignore[union-attr]
+        own.current_user.set_attribute("a", 1)
         assert own.session_id
         assert service(own).requests == []
 
@@ -644,7 +646,9 @@ class TestD22Search:
         assert body["known_identities"] == {"other": "h", "email": "a"}
         assert not {"context", "previous_mpid"} & body.keys()
 
-    @pytest.mark.parametrize("wrong", [{}, None, {"email": ""}, {"email": None}, {"bogus": "x"}, {"email": 5}, [], "a", 5])
+    @pytest.mark.parametrize(
+        "wrong", [{}, None, {"email": ""}, {"email": None}, {"bogus": "x"}, {"email": 5}, [], "a", 5]
+    )
     def test_nothing_usable_is_refused(self, wrong: Any) -> None:
         own = started()
         assert own.search(wrong).http_code == -4

@@ -52,7 +52,7 @@ def test_both_fronts_take_the_same_arguments() -> None:
 
 
 def parameters(function: object) -> list[tuple[str, object, object]]:
-    signature = inspect.signature(function)  # type: ignore[arg-type]
+    signature = inspect.signature(function)
     return [(p.name, p.kind, p.default) for p in signature.parameters.values()]
 
 
