@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from os import PathLike, fspath
 from pathlib import Path
@@ -16,6 +17,7 @@ from .aliasing import AliasRequest, alias_window
 from .archive import Archive
 from .config import DEFAULT_BASE_URL, Environment, Platform, Settings, settings
 from .core import Core, Outcome
+from .errors import StorageError
 from .identities import IdentityRequest
 from .listeners import Listeners, Message, check_callable
 from .retry import RetryPolicy
@@ -129,7 +131,7 @@ class Front(Generic[View]):
         self._archive.open()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._settings.environment} {self.mpid or 'without a user'}>"
+        return f"<{type(self).__name__} {self._settings.environment}>"
 
     @property
     def current_user(self) -> View | None:
@@ -148,9 +150,9 @@ class Front(Generic[View]):
         return self._archive.snapshot().context
 
     @property
-    def device_id(self) -> str:
-        """The device application stamp: sent with every identity call, stored with the first change."""
-        return self._core.device_stamp(self._archive.snapshot())
+    def device_id(self) -> str | None:
+        """The device application stamp, sent with every identity call; None until the first start has made one."""
+        return self._settings.device_id or self._archive.snapshot().device_application_stamp
 
     @property
     def session_id(self) -> str | None:
@@ -162,6 +164,11 @@ class Front(Generic[View]):
     def opted_out(self) -> bool:
         """Whether the user opted out, which stops every call and every attribute change."""
         return self._archive.snapshot().opted_out
+
+    @property
+    def storage(self) -> Storage:
+        """Where this session's workspace is kept."""
+        return self._storage
 
     @property
     def recovered_from(self) -> Path | None:
@@ -194,7 +201,9 @@ class Front(Generic[View]):
 
     def _result(self, outcome: Outcome) -> IdentityResult[View]:
         user = self._view(outcome.mpid) if outcome.mpid else None
-        previous = self._known_view(outcome.previous_mpid)
+        previous = None
+        with suppress(StorageError):  # a call does not raise, not even when the disk fails at its very end
+            previous = self._known_view(outcome.previous_mpid)
         return IdentityResult(int(outcome.http_code), outcome.body, user, previous)
 
     def _messages(

@@ -359,3 +359,17 @@ def test_nothing_is_logged_on_the_way(caplog: pytest.LogCaptureFixture) -> None:
         own.login(ids(email="a@example.com"))
         own.current_user.set_attribute("name", "Alice")
     assert not [record for record in caplog.records if record.name.startswith("identity_session")]
+
+
+def test_a_disk_that_fails_at_the_very_end_of_a_call_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking up the previous user for the result is not part of what was asked."""
+    storage = MemoryStorage()
+    own = session(Scripted(user("1"), user("2")), storage)
+    own.start()
+
+    def failing(mpid: str) -> None:
+        raise StorageError("input/output error")
+
+    monkeypatch.setattr(own._archive, "user", failing)
+    result = own.login()
+    assert (result.http_code, result.get_previous_user()) == (200, None)

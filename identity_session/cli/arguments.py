@@ -1,0 +1,108 @@
+"""The arguments of the command line, and how they are read."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from ..identities import InvalidRequestError, clean_identities
+from ..version import __version__
+from .commands import COMMANDS
+from .printing import ENV, PROG, shown
+from .settings import SETTINGS, UsageError
+
+EPILOG = f"""\
+exit codes:
+  0  done
+  1  the call ended with another code, or reset was not confirmed
+  2  wrong usage or settings
+  3  the local state cannot be used, or the output not written
+
+The API key and its secret come from {ENV}API_KEY and {ENV}API_SECRET, or from
+files: --api-key-file, --api-secret-file, {ENV}API_KEY_FILE, {ENV}API_SECRET_FILE.
+Every other setting is an option or a variable, such as --base-url and {ENV}BASE_URL.
+An option wins over a variable.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see: {self.prog} --help")
+
+
+class _NeverHere(argparse.Action):
+    """A key or secret as an option: refused, and not repeated."""
+
+    def __call__(self, *_: object) -> NoReturn:
+        instead = f"set {ENV}{self.dest.upper()}, or give {self.option_strings[0]}-file"
+        raise UsageError(f"everyone on this machine can read the command line; {instead}")
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    args, unknown = _parser().parse_known_args(argv)
+    if unknown:  # the name alone: a key may follow
+        name = unknown[0].partition("=")[0] if unknown[0].startswith("-") else "an argument without an option"
+        raise UsageError(f"unknown: {shown(name)}; see: {PROG} {args.command} --help")
+    return args
+
+
+def _parser() -> argparse.ArgumentParser:
+    shape: dict[str, Any] = {
+        "epilog": EPILOG,
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+        "allow_abbrev": False,
+    }
+    parser = _Parser(PROG, description="Who is the current user: identity calls and their local state.", **shape)
+    parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
+    parsers = parser.add_subparsers(dest="command", metavar="command", required=True)
+    for name, (run, text) in COMMANDS.items():
+        command = parsers.add_parser(name, help=text, usage=f"{PROG} {name} [options]", description=text, **shape)
+        command.set_defaults(run=run)
+        command.add_argument("--json", action="store_true", help="print JSON")
+        _add_arguments(name, command)
+        if name != "demo":
+            _add_settings(command.add_argument_group("settings"))
+    return parser
+
+
+def _add_arguments(name: str, command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    repeatable: dict[str, Any] = {"dest": "identities", "action": "append", "default": []}
+    if name in ("start", "login", "logout", "modify", "search"):
+        text = "an identity of the user; repeatable"
+        add("--identity", metavar="NAME=VALUE", type=_identity, required=name == "search", help=text, **repeatable)
+    if name == "modify":
+        add("--remove", metavar="NAME", type=_checked, help="an identity type to remove; repeatable", **repeatable)
+    if name == "alias":
+        add("--source", metavar="MPID", required=True, help="whose history is copied")
+        add("--destination", metavar="MPID", required=True, help="who gets it")
+        add("--scope", choices=("device", "mpid"), default="device", help="device (default) or mpid")
+    if name == "reset":
+        add("--yes", action="store_true", help="do not ask")
+
+
+def _add_settings(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--api-key-file", metavar="FILE", help="a file that holds the API key")
+    group.add_argument("--api-secret-file", metavar="FILE", help="a file that holds its secret")
+    for secret in ("--api-key", "--api-secret"):
+        group.add_argument(secret, nargs="?", action=_NeverHere, help=argparse.SUPPRESS)
+    for setting in SETTINGS:
+        group.add_argument(setting.option, metavar=setting.metavar, help=setting.help)
+
+
+def _identity(text: str) -> tuple[str, str | None]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError("write NAME=VALUE, such as email=a@example.com")
+    if not value:
+        raise argparse.ArgumentTypeError(f"{name} has no value; to remove it: {PROG} modify --remove {name}")
+    return _checked(name, value)
+
+
+def _checked(name: str, value: str | None = None) -> tuple[str, str | None]:
+    try:
+        clean_identities({name: value})
+    except InvalidRequestError as invalid:
+        raise argparse.ArgumentTypeError(str(invalid)) from None
+    return name, value

@@ -1,0 +1,123 @@
+"""The README: everything in it that can be run is run, and what it lists is complete."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from servers import ServiceServer
+
+from identity_session import cli
+from identity_session.cli.commands import COMMANDS
+from identity_session.cli.printing import ENV
+from identity_session.cli.settings import SETTINGS
+from identity_session.idsync import LocalIDSync
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+PYTHON = [block for language, block in BLOCKS if language == "python"]
+SHELL = [block for language, block in BLOCKS if language == "sh"]
+TEXT = [block for language, block in BLOCKS if language == "text"]
+INSTALLING = ["pip install . && identity-session demo\n", "pip install -e '.[test]' && pytest\n"]
+"""They need a fresh environment, and are run where there is one."""
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of one's own, and no settings from outside."""
+    for name in [name for name in os.environ if name.startswith(ENV)]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=range(len(PYTHON)))
+def test_python_runs_as_printed(block: str) -> None:
+    """Each block runs on its own, time and again, prints what its comments say, and its tests pass."""
+    for _ in range(2):
+        _run(block)
+
+
+def _run(block: str) -> None:
+    names: dict[str, object] = {}
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(compile(block, "README.md", "exec"), names)
+    assert out.getvalue().splitlines() == re.findall(r"print\(.*\)  # (.*)", block)
+    for name, value in names.items():
+        if name.startswith("test_") and callable(value):
+            value()
+
+
+@pytest.mark.parametrize("block", [block for block in SHELL if block not in INSTALLING])
+def test_commands_run_as_printed(block: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each command ends well, against the embedded service behind a socket."""
+    command = home / "bin" / "identity-session"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -W error -m identity_session "$@"\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}{os.pathsep}{os.environ['PATH']}")
+    with ServiceServer(LocalIDSync()) as service:
+        monkeypatch.setenv("IDENTITY_SESSION_BASE_URL", service.url)
+        ran = subprocess.run(["sh", "-eu", "-c", block], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_the_two_commands_are_there() -> None:
+    """One installs and shows it, the other runs the tests."""
+    assert [block for block in SHELL if block in INSTALLING] == INSTALLING
+
+
+def test_the_demo_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """The printed journey is the played one, but for the MPIDs."""
+    assert cli.main(["demo"]) == 0
+    assert _without_mpids(capsys.readouterr().out) in [_without_mpids(text) for text in TEXT]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_documented(command: str) -> None:
+    """In the table of commands."""
+    assert any(f"`{command}`" in line.split("|")[1] for line in README.splitlines() if line.startswith("| `"))
+
+
+@pytest.mark.parametrize("setting", [setting.name for setting in SETTINGS])
+def test_every_setting_is_documented(setting: str) -> None:
+    """In the table of settings."""
+    assert any(f"`{setting}`" in line.split("|")[1] for line in README.splitlines() if line.startswith("| `"))
+
+
+def test_every_departure_is_in_the_table() -> None:
+    """D1 to D28, in order, each with three cells."""
+    rows = [line.strip("| ").split(" | ") for line in README.splitlines() if re.match(r"\| D\d+ ", line)]
+    assert [row[0] for row in rows] == [f"D{number}" for number in range(1, 29)]
+    assert {len(row) for row in rows} == {4}
+
+
+@pytest.mark.parametrize(
+    ("number", "folder"),
+    [(1, "identity_session"), (2, "identity_session/cli"), (3, "identity_session/idsync")],
+)
+def test_the_map_shows_every_file(number: int, folder: str) -> None:
+    """The rooms of the client, the command line and the service: a file that is added gets its line."""
+    table = re.split(r"^\| (?:client|command line, `cli/`|service, `idsync/`) \|.*$", README, flags=re.MULTILINE)[number]
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    files = {path.name for path in (ROOT / folder).glob("*.py")} - {"__init__.py", "__main__.py", "version.py"}
+    assert set(re.findall(r"`(\w+\.py)`", " ".join(cells))) == files
+
+
+def test_links_lead_somewhere() -> None:
+    """Links within the page name a heading."""
+    headings = {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in re.findall(r"^#+ (.*)$", README, re.M)}
+    assert set(re.findall(r"\]\(#(.*?)\)", README)) <= headings
+
+
+def _without_mpids(text: str) -> list[list[str]]:
+    return [re.sub(r"-?\d{9,}", "MPID", line).split() for line in text.splitlines()]
