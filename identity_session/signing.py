@@ -42,22 +42,23 @@ class Credentials:
         return {
             KEY_HEADER: self.api_key,
             "date": date,
-            SIGNATURE_HEADER: signature(self.api_secret, method, date, target, body),
+            SIGNATURE_HEADER: signature(self.api_secret, method, date, signed_target(target), body),
         }
 
 
 def signature(api_secret: str, method: str, date: str, target: str, body: bytes) -> str:
-    """HMAC-SHA256, as lower-case hex, over method, date, path and body.
+    """HMAC-SHA256, as lower-case hex, over method, date, path with query, and body.
 
-    `date` is the text of the Date header as sent; `body` the plain JSON as sent, before any compression. Behind a
-    customer's domain the path is signed as the default host would see it: `/v1/...` without the domain's prefix.
+    `date` is the text of the Date header as sent; `target` as `signed_target` gives it; `body` the plain JSON as sent,
+    before any compression.
     """
-    message = f"{method}\n{date}\n{signed_target(target)}".encode() + body
+    message = f"{method}\n{date}\n{target}".encode() + body
     return hmac.new(api_secret.encode(), message, hashlib.sha256).hexdigest()
 
 
 def signed_target(target: str) -> str:
-    """The path and query that a signature covers: a customer domain's prefix is left out."""
+    """The path and query that SDKs sign: behind a customer's domain they leave out its prefix, so that the path is
+    that of the default host, `/v1/...`."""
     for prefix in _DOMAIN_PREFIXES:
         if target.startswith(prefix + "/v1/"):
             return target.removeprefix(prefix)
@@ -71,4 +72,4 @@ def basic_authorization(api_key: str, api_secret: str) -> str:
 
 def signature_matches(given: str, expected: str) -> bool:
     """Whether a signature is the expected one, in constant time; upper-case hex is accepted."""
-    return hmac.compare_digest(given.lower().encode(), expected.encode())
+    return hmac.compare_digest(given.lower().encode(errors="replace"), expected.encode())

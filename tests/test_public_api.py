@@ -196,13 +196,13 @@ def test_the_client_never_imports_the_service() -> None:
 
 
 def test_the_service_imports_only_what_client_and_service_share() -> None:
-    shared = {"errors", "identities", "wire", "signing", "exchange", "clock"}
+    shared = {"errors", "identities", "wire", "signing", "exchange", "clock", "aioclock"}
     for path in (PACKAGE / "idsync").glob("*.py"):
         own = {name for name in imports(path)[0] if not name.startswith("idsync")}
         assert own <= shared, path.name
 
 
 def test_resolver_and_profiles_know_neither_http_nor_sql() -> None:
-    for room in ("resolver", "profiles", "strategies"):
+    for room in ("resolver", "lookup", "profiles", "strategies", "trail"):
         _, others = imports(PACKAGE / "idsync" / f"{room}.py")
         assert not others & {"httpx", "sqlite3", "psycopg", "starlette", "json", "http"}

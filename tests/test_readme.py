@@ -6,11 +6,13 @@ import contextlib
 import io
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from http_serving import ServeProcess
 from servers import ServiceServer
 
 from identity_session import cli
@@ -18,12 +20,14 @@ from identity_session.cli.commands import COMMANDS
 from identity_session.cli.printing import ENV
 from identity_session.cli.settings import SETTINGS
 from identity_session.idsync import LocalIDSync
+from identity_session.idsync.emulator import ROUTES, Route
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 PYTHON = [block for language, block in BLOCKS if language == "python"]
 SHELL = [block for language, block in BLOCKS if language == "sh"]
+SERVICES = next(block for language, block in BLOCKS if language == "console").splitlines()
 TEXT = [block for language, block in BLOCKS if language == "text"]
 INSTALLING = ["pip install . && identity-session demo\n", "pip install -e '.[test]' && pytest\n"]
 """They need a fresh environment, and are run where there is one."""
@@ -82,6 +86,25 @@ def test_the_demo_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert _without_mpids(capsys.readouterr().out) in [_without_mpids(text) for text in TEXT]
 
 
+@pytest.mark.parametrize("number", range(3))
+def test_the_three_services_start(number: int, request: pytest.FixtureRequest) -> None:
+    """In memory, in a file, and on PostgreSQL, here on a port and a database of the test's own."""
+    options = shlex.split(SERVICES[number])[2:]
+    if "--workers" in options:
+        options[options.index("--database") + 1] = request.getfixturevalue("postgres_url")
+    with ServeProcess(*options) as served:
+        assert served.call("identify", {"customerid": "1"}).status == 200
+        assert served.end() == (0, "", "")
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+def test_every_route_of_the_emulator_is_documented(route: Route) -> None:
+    """In the table of calls, or beside its sister there."""
+    path = route.path.replace("{mpid}", "MPID")
+    rows = [line for line in README.splitlines() if line.startswith("| `") and path in line]
+    assert any(f"`{route.method} {path}`" in row or f"`{route.method}` shows" in row for row in rows)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_documented(command: str) -> None:
     """In the table of commands."""
@@ -107,7 +130,9 @@ def test_every_departure_is_in_the_table() -> None:
 )
 def test_the_map_shows_every_file(number: int, folder: str) -> None:
     """The rooms of the client, the command line and the service: a file that is added gets its line."""
-    table = re.split(r"^\| (?:client|command line, `cli/`|service, `idsync/`) \|.*$", README, flags=re.MULTILINE)[number]
+    table = re.split(r"^\| (?:client|command line, `cli/`|service, `idsync/`) \|.*$", README, flags=re.MULTILINE)[
+        number
+    ]
     cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     files = {path.name for path in (ROOT / folder).glob("*.py")} - {"__init__.py", "__main__.py", "version.py"}
     assert set(re.findall(r"`(\w+\.py)`", " ".join(cells))) == files

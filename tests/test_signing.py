@@ -122,7 +122,13 @@ def test_anything_else_is_no_signature_whatever_it_is_made_of(given_text: str) -
 )
 def test_the_prefix_of_a_customers_own_domain_is_not_signed(sent: str, signed: str) -> None:
     assert signed_target(sent) == signed
-    assert signature(SECRET, "POST", BASIC_DATE, sent, b"") == signature(SECRET, "POST", BASIC_DATE, signed, b"")
+    expected = signature(SECRET, "POST", BASIC_DATE, signed, b"")
+    assert credentials("hmac").headers("POST", sent, b"")["x-mp-signature"] == expected
+
+
+def test_a_signature_covers_exactly_the_path_it_is_given() -> None:
+    whole = signature(SECRET, "POST", BASIC_DATE, "/identity/v1/identify", SAMPLE)
+    assert whole != signature(SECRET, "POST", BASIC_DATE, "/v1/identify", SAMPLE)
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
@@ -167,7 +173,7 @@ class Recorder:
 
 
 def verifies(request: httpx.Request) -> bool:
-    target, headers = request.url.raw_path.decode(), request.headers
+    target, headers = signed_target(request.url.raw_path.decode()), request.headers
     expected = signature(SECRET, request.method, headers["date"], target, request.content)
     return signature_matches(headers["x-mp-signature"], expected)
 

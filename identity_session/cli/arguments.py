@@ -10,6 +10,7 @@ from ..identities import InvalidRequestError, clean_identities
 from ..version import __version__
 from .commands import COMMANDS
 from .printing import ENV, PROG, shown
+from .service import add_explain_arguments, add_serve_arguments
 from .settings import SETTINGS, UsageError
 
 EPILOG = f"""\
@@ -61,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         command.add_argument("--json", action="store_true", help="print JSON")
         _add_arguments(name, command)
-        if name != "demo":
+        if name not in ("demo", "serve", "explain"):
             _add_settings(command.add_argument_group("settings"))
     return parser
 
@@ -80,6 +81,10 @@ def _add_arguments(name: str, command: argparse.ArgumentParser) -> None:
         add("--scope", choices=("device", "mpid"), default="device", help="device (default) or mpid")
     if name == "reset":
         add("--yes", action="store_true", help="do not ask")
+    if name == "serve":
+        add_serve_arguments(add)
+    if name == "explain":
+        add_explain_arguments(add)
 
 
 def _add_settings(group: argparse._ArgumentGroup) -> None:

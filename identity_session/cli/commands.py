@@ -14,6 +14,7 @@ from ..identities import IdentityRequest
 from ..session import IdentitySession
 from ..store import JsonStorage
 from ..views import AliasResult
+from . import service
 from .printing import PROG, complain, end, line, print_report, report_of, shown, user_report, who
 from .settings import UsageError, open_session
 
@@ -116,6 +117,8 @@ COMMANDS: Mapping[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "status": (_status, "Show who the current user is. Sends nothing."),
     "users": (_users, "Show every remembered user; * is the current one. Sends nothing."),
     "reset": (_reset, "Forget everything stored for this workspace. Sends nothing."),
+    "serve": (service.serve, "Run an IDSync service of your own, until it is interrupted."),
+    "explain": (service.explain, "Show why a running service answered a call as it did."),
 }
 
 

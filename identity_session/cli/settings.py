@@ -80,7 +80,7 @@ def open_session(args: argparse.Namespace, *, calls: bool, **more: Any) -> Ident
             source, given = setting.variable, os.environ.get(setting.variable) or None
         if given is not None:
             chosen[setting.name] = _converted(setting, source, given)
-    api_key, api_secret = _secret("API_KEY", args.api_key_file), _secret("API_SECRET", args.api_secret_file)
+    api_key, api_secret = secret("API_KEY", args.api_key_file), secret("API_SECRET", args.api_secret_file)
     if calls and not api_key:
         raise UsageError(f"there is no API key; set {ENV}API_KEY or give --api-key-file")
     if not api_key and "workspace_token" not in chosen:
@@ -102,8 +102,8 @@ def _converted(setting: Setting, source: str, given: str) -> object:
         raise UsageError(f"{source} {shown(given)} is not {setting.metavar}: {setting.help}") from None
 
 
-def _secret(name: str, file: str | None) -> str | None:
-    """The key or secret: from the file of the option, the variable, or the file that the other variable names."""
+def secret(name: str, file: str | None) -> str | None:
+    """A key, secret or token: from the file of the option, the variable, or the file that the other variable names."""
     variable = ENV + name
     if file is None and os.environ.get(variable):
         return os.environ[variable]

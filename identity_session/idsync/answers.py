@@ -16,23 +16,33 @@ from identity_session import wire
 from identity_session.exchange import Call, HTTPAnswer
 
 from . import refusals
+from .choices import Choice
+from .faults import Fault
+from .identity_types import USER_TYPES
+from .lookup import is_known
 from .modification import Modification
 from .profiles import Profile
-from .resolver import is_ephemeral, is_known
 from .strategies import IdentityStrategy
+from .trail import SILENT, Reporter
 
 # Status and code of each refusal; without a code the body is empty.
 _REFUSALS: Mapping[type[refusals.RefusedError], tuple[int, str | None]] = {
     refusals.InvalidDataError: (400, "INVALID_DATA"),
     refusals.LookupRefusedError: (400, "LOOKUP_ERROR"),
     refusals.KeyRefusedError: (401, None),
+    refusals.KeyDisabledError: (403, None),
     refusals.AliasRefusedError: (403, None),
     refusals.NotFoundError: (404, "NOT_FOUND_ERROR"),
     refusals.UnknownMPIDError: (404, None),
     refusals.UnknownPathError: (404, None),
     refusals.UnknownMethodError: (405, None),
     refusals.BodyTooLargeError: (413, "INVALID_DATA"),
+    refusals.TooManyRequestsError: (429, "TOO_MANY_REQUESTS"),
 }
+
+_WITHOUT_BODY = frozenset({401, 403, 404})
+
+PERCENT_USED_HEADER = "x-mp-rate-limit-percentage-used"
 
 _CACHEABLE = frozenset({Call.IDENTIFY, Call.LOGIN, Call.SEARCH})
 """Calls whose answers a client may keep; modify and logout empty its cache."""
@@ -68,32 +78,80 @@ def identity(
     return body
 
 
+def is_ephemeral(strategy: IdentityStrategy, profile: Profile) -> bool:
+    """Whether the identity record names devices only, or nothing. Public recordings fit this rule; none states it."""
+    return not any(profile.values(type_) for type_ in strategy.priority if type_ in USER_TYPES)
+
+
 def modified(strategy: IdentityStrategy, modification: Modification) -> dict[str, Any]:
     """The body of a modify: an identity body, since the Web SDK reads its flags, and the changes made."""
     results = [{"identity_type": type_, "modified_mpid": str(mpid)} for type_, mpid in modification.changed]
     return {**identity(strategy, modification.profile, {}), "change_results": results}
 
 
-def success(call: Call, body: Mapping[str, Any] | None, max_age_s: int) -> HTTPAnswer:
-    """An answer that went well: 200 with a body, else 202."""
+def success(
+    call: Call, body: Mapping[str, Any] | None, max_age_s: int, percent_used: float | None = None
+) -> HTTPAnswer:
+    """An answer that went well: 200 with a body, else 202. `percent_used` is the largest share of any limit."""
+    headers = {} if percent_used is None else {PERCENT_USED_HEADER: f"{percent_used:g}"}
     if body is None:
-        return _answer(202, None)
-    return _answer(200, body, {wire.MAX_AGE_HEADER: str(max_age_s)} if call in _CACHEABLE else {})
+        return _answer(202, None, headers)
+    return _answer(200, body, {**headers, wire.MAX_AGE_HEADER: str(max_age_s)} if call in _CACHEABLE else headers)
 
 
-def refused(refusal: refusals.RefusedError, *, call: Call | None, request_id: str | None, shape: str) -> HTTPAnswer:
+def refused(
+    refusal: refusals.RefusedError,
+    *,
+    call: Call | None,
+    request_id: str | None,
+    shape: str,
+    reporter: Reporter = SILENT,
+) -> HTTPAnswer:
     """An answer for a refusal. That of alias is flat, as the Web SDK expects it."""
     status, code = _REFUSALS[type(refusal)]
+    reporter.note(f"Refused with {status}: {refusal}")
+    reporter.rests_on(*refusal.choices)
     if code is None:
         return _answer(status, None, {"allow": "POST, OPTIONS"} if status == 405 else {})
+    headers = {}
+    if isinstance(refusal, refusals.TooManyRequestsError):
+        headers = _throttled(refusal.retry_after_seconds, refusal.limit)
     if call is Call.ALIAS:
-        return _answer(status, {"code": code, "message": str(refusal)})
-    return _answer(status, _errors(status, code, str(refusal), request_id or str(uuid.uuid4()), shape))
+        return _answer(status, {"code": code, "message": str(refusal)}, headers)
+    reporter.rests_on(Choice.ERROR_SHAPE)
+    return _answer(status, _errors(status, code, str(refusal), request_id or str(uuid.uuid4()), shape), headers)
 
 
-def fault(shape: str) -> HTTPAnswer:
+def internal_error(shape: str) -> HTTPAnswer:
     """The answer when the service itself failed."""
     return _answer(500, _errors(500, "INTERNAL_ERROR", "An unknown error was encountered.", None, shape))
+
+
+def faulty(fault: Fault, call: Call, shape: str) -> HTTPAnswer | None:
+    """What a fault puts in the place of the answer: None for none at all. A body is what the status has elsewhere."""
+    if fault.drop:
+        return None
+    if fault.status is None:
+        kind = "text/html; charset=utf-8" if fault.html else "application/json; charset=utf-8"
+        body = b"<!doctype html><title>Error</title><p>A fault.</p>" if fault.html else b'{"mpid": garbage'
+        return HTTPAnswer(200, {**_answer(200, None).headers, "content-type": kind}, body)
+    status, headers = fault.status, {}
+    if status == 429:
+        headers = _throttled(None, "system")
+    if fault.retry_after is not None:
+        headers["retry-after"] = str(fault.retry_after)
+    if status < 400 or status in _WITHOUT_BODY:
+        return _answer(status, None, headers)
+    code = "TOO_MANY_REQUESTS" if status == 429 else "INVALID_DATA" if status < 500 else "INTERNAL_ERROR"
+    if call is Call.ALIAS:
+        return _answer(status, {"code": code, "message": "A fault."}, headers)
+    return _answer(status, _errors(status, code, "A fault.", None, shape), headers)
+
+
+def _throttled(retry_after_seconds: int | None, limit: str) -> dict[str, str]:
+    """The headers of a 429. `limit` is a word of the page "Default Service Limits"."""
+    headers = {} if retry_after_seconds is None else {"retry-after": str(retry_after_seconds)}
+    return {**headers, "x-mp-rate-limit-exceeded": limit}
 
 
 def _errors(status: int, code: str, message: str, request_id: str | None, shape: str) -> dict[str, Any]:

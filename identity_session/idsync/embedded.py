@@ -1,30 +1,35 @@
-"""The service in this process: `LocalIDSync`, and transports that hand it requests without a socket."""
+"""`LocalIDSync`: the service in this process, and all that people and tests may do with it."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from identity_session import clock
-from identity_session.exchange import HTTPAnswer, HTTPRequest
+from identity_session.exchange import Call
 
+from . import aliases, transfer
+from .clocks import AdjustableClock
 from .identity_types import KNOWN_TYPES
-from .profiles import MemoryStore, Profile
-from .requests import is_storable
-from .service import Service
+from .profiles import AliasRecord, Profile
+from .requests import Route, is_storable, parse_mpid
+from .service import Served, Service
+from .stores import open_store
 from .strategies import IdentityStrategy
+from .transports import AsyncLocalTransport, LocalTransport
 
 if TYPE_CHECKING:
-    import httpx
+    from starlette.types import ASGIApp
 
 
 class LocalIDSync:
     """An IDSync service of one's own.
 
-    `database` is ":memory:"; `strategy` the name of a preset or an IdentityStrategy; `api_keys` maps key to secret,
-    None takes any key and checks no signature. `seed` makes the MPIDs the same in every run; `now_ms` is the clock
+    `database` is ":memory:", the path of an SQLite file, or the URL of a PostgreSQL database; `strategy` the name of
+    a preset or an IdentityStrategy; `api_keys` maps key to secret: None takes those of the strategy, and if there
+    are none any key, without checking signatures. `seed` makes the MPIDs the same in every run; `now_ms` is the clock
     in Unix milliseconds. Raises ValueError for a database or strategy that is not supported. May be used from
     several threads at once.
     """
@@ -38,13 +43,13 @@ class LocalIDSync:
         seed: int | None = None,
         now_ms: Callable[[], int] = clock.now_ms,
     ) -> None:
-        if database != ":memory:":
-            raise ValueError('this database is not supported; pass ":memory:", the only one so far')
         self._strategy = strategy if isinstance(strategy, IdentityStrategy) else IdentityStrategy(strategy)
-        self._store = MemoryStore(mpid_drawer(seed))
-        service = Service(self._store, self._strategy, api_keys, now_ms=now_ms)
-        self._transport = LocalTransport(service)
-        self._async_transport = AsyncLocalTransport(service)
+        self._clock = AdjustableClock(now_ms)
+        self._store = open_store(database, mpid_drawer(seed))
+        api_keys = self._strategy.api_keys if api_keys is None else api_keys
+        self._service = Service(self._store, self._strategy, api_keys, now_ms=self._clock)
+        self._transport = LocalTransport(self._service)
+        self._async_transport = AsyncLocalTransport(self._service, in_thread=database != ":memory:")
 
     @property
     def transport(self) -> LocalTransport:
@@ -56,46 +61,139 @@ class LocalIDSync:
         """For `AsyncIdentitySession(transport=...)` and `httpx.AsyncClient(transport=...)`."""
         return self._async_transport
 
-    def seed_profile(self, identities: Mapping[str, str | Sequence[str]]) -> str:
+    @cached_property
+    def app(self) -> ASGIApp:
+        """The service as an ASGI application, for any server. Raises ImportError without the extra `server`."""
+        from .app import create_app
+
+        return create_app(self)
+
+    @property
+    def strategy(self) -> IdentityStrategy:
+        """The strategy and settings in force."""
+        return self._strategy
+
+    def handle(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Served:
+        """Answer one request, for servers: `target` is the path with its query. It never raises.
+
+        Do then what it says: wait, and send the answer or close the connection.
+        """
+        return self._service.handle(method, target, headers, body)
+
+    def explain(self, call: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """What this call with this body would come to, and why; nothing is written or recorded.
+
+        The body of a modify names the profile as `mpid`. Keys, faults and limits have no part in it. Raises
+        ValueError for a call that does not exist.
+        """
+        if call not in tuple(Call):
+            raise ValueError(f"unknown call; known: {', '.join(Call)}")
+        if not isinstance(body, Mapping):
+            raise ValueError("the body of a call is an object")
+        argument = str(body.get("mpid")) if call == Call.MODIFY else None
+        return self._service.explain(Route(Call(call), argument, {}), body)
+
+    def calls(self) -> list[dict[str, Any]]:
+        """The latest calls, newest last, each with the reasons for its answer. Status 0: it got no answer."""
+        with self._store.transaction() as profiles:
+            return [transfer.described_call(call) for call in profiles.calls()]
+
+    def set_faults(self, faults: Iterable[Mapping[str, Any]]) -> None:
+        """Put these faults in the place of all there were; none at all ends the trouble.
+
+        Each has an `endpoint` (the name of a call, or "*"), for so many `times` or for good, and one of `status`
+        (with `retry_after` in seconds), `latency_ms`, `drop` ("before" or "after"), `garbage` or `html`. Raises
+        ValueError that says what is wrong; then nothing is changed.
+        """
+        self._service.faults.replace(faults)
+
+    def faults(self) -> list[dict[str, Any]]:
+        """The faults in force, each with the `times` that are left."""
+        return self._service.faults.described()
+
+    def set_clock(self, fixed_ms: int | None = None, shift_ms: int | None = None) -> None:
+        """Stop the service's clock at a moment, or shift it; without either it is the real one again.
+
+        Raises ValueError for both at once, and for a clock that would leave the years 1970 to 9999.
+        """
+        self._clock.set(fixed_ms, shift_ms)
+
+    def clock(self) -> dict[str, int | None]:
+        """What the clock shows as `now_ms`, and its `fixed_ms` or `shift_ms`."""
+        return self._clock.described()
+
+    def now_ms(self) -> int:
+        """The service's clock in Unix milliseconds."""
+        return self._clock()
+
+    def seed_profile(self, identities: Mapping[str, str | Sequence[str]], mpid: str | int | None = None) -> str:
         """Create a profile with these identities, exactly as given: no merging, no guard of unique values.
 
-        Each type has one value or a list of values. Returns the MPID; raises ValueError for an unknown type, or a
-        value that is not text or cannot be stored.
+        Each type has one value or a list of values; `mpid` chooses the MPID. Returns the MPID; raises ValueError for
+        an unknown type, a value that is not text or cannot be stored, and an MPID that is none or is taken.
         """
-        pairs = [
-            (type_, value)
-            for type_, given in identities.items()
-            for value in ([given] if isinstance(given, str) else given)
-        ]
-        for type_, value in pairs:
-            if type_ not in KNOWN_TYPES:
-                raise ValueError(f"unknown identity type {type_!r}")
-            if not isinstance(value, str) or not value or not is_storable(value):
-                raise ValueError(f"a value of {type_!r} is no text that can be stored")
-        with self._store.transaction(pairs) as profiles:
-            mpid = profiles.create().mpid
+        pairs = _pairs(identities)
+        chosen = parse_mpid(mpid)
+        if chosen is None and mpid is not None:
+            raise ValueError("an MPID is a whole number of 64 bits with a sign, and not 0")
+        with self._store.transaction(pairs, chosen) as profiles:
+            created = profiles.create(now_ms=self._clock(), mpid=chosen).mpid
             for type_, value in pairs:
-                profiles.add(mpid, type_, value)
-        return str(mpid)
+                profiles.add(created, type_, value)
+        return str(created)
 
     def profiles(self) -> list[dict[str, Any]]:
         """Every profile in order of creation, orphans included.
 
         `identities` is the identity record; `other_identities` holds the types outside the priority, by which nobody
         is found. `source_mpid` is the anonymous profile a known one comes from under profile link, else None.
+        `notes` tells of aliases that were carried out.
         """
         with self._store.transaction() as profiles:
-            return [self._described(profile) for profile in profiles.all()]
+            aliases.process(profiles, self._clock(), due_only=True)
+            records = profiles.aliases()
+            return [self._described(profile, records) for profile in profiles.all()]
+
+    def aliases(self) -> list[dict[str, Any]]:
+        """Every accepted alias request in order of arrival, with its `state` and the `reason` if it failed."""
+        with self._store.transaction() as profiles:
+            aliases.process(profiles, self._clock(), due_only=True)
+            return [transfer.described_alias(alias) for alias in profiles.aliases()]
+
+    def process_aliases(self, *, due_only: bool = False) -> list[dict[str, Any]]:
+        """Process alias requests now: all that are pending, or only those that have waited for their 24 hours.
+
+        Returns the requests that were processed. Those due are processed by themselves before anybody looks.
+        """
+        with self._store.transaction() as profiles:
+            settled = aliases.process(profiles, self._clock(), due_only=due_only)
+        return [transfer.described_alias(alias) for alias in settled]
+
+    def export_state(self) -> dict[str, Any]:
+        """Everything as JSON: profiles, alias requests and calls. Faults, settings and the clock are left out."""
+        with self._store.transaction() as profiles:
+            return transfer.export_state(profiles)
+
+    def import_state(self, state: Mapping[str, Any]) -> None:
+        """Put an exported state in the place of everything. Raises ValueError for one that cannot be read; then
+        nothing is changed."""
+        checked = transfer.read_state(state)
+        with self._store.transaction() as profiles:
+            transfer.import_state(checked, profiles)
 
     def reset(self) -> None:
-        """Forget all profiles and alias requests."""
+        """Forget all profiles, alias requests and calls. Faults and the clock stay as they are."""
         with self._store.transaction() as profiles:
             profiles.clear()
 
-    def __repr__(self) -> str:
-        return f"<LocalIDSync in memory, strategy {self._strategy.strategy!r}>"
+    def close(self) -> None:
+        """Let go of the database. Calls that come later fail."""
+        self._store.close()
 
-    def _described(self, profile: Profile) -> dict[str, Any]:
+    def __repr__(self) -> str:
+        return f"<LocalIDSync, strategy {self._strategy.strategy!r}>"
+
+    def _described(self, profile: Profile, records: Sequence[AliasRecord]) -> dict[str, Any]:
         priority = self._strategy.priority
         return {
             "mpid": str(profile.mpid),
@@ -104,71 +202,28 @@ class LocalIDSync:
                 type_: list(values) for type_, values in profile.identities.items() if type_ not in priority
             },
             "source_mpid": None if profile.source_mpid is None else str(profile.source_mpid),
+            "first_seen_ms": profile.created_ms,
+            "last_seen_ms": profile.last_seen_ms,
+            "notes": aliases.notes(profile.mpid, records),
         }
 
 
-class _Transport:
-    def __init__(self, service: Service) -> None:
-        self._service = service
-
-    def _post(self, request: HTTPRequest) -> HTTPAnswer:
-        headers = dict(request.headers)
-        if request.credentials is not None:
-            headers |= request.credentials.headers("POST", request.target, request.body)
-        return self._service.handle("POST", request.target, headers, request.body)
-
-    def _respond(self, request: httpx.Request, body: bytes) -> httpx.Response:
-        # Whoever calls this has imported httpx already; a session does without it.
-        from httpx import Response
-
-        answer = self._service.handle(request.method, request.url.raw_path.decode(), request.headers, body)
-        return Response(answer.status, headers=dict(answer.headers), content=answer.body)
-
-
-class LocalTransport(_Transport):
-    """Hands requests to the service: a `Sender` for sessions, and a transport for `httpx.Client`."""
-
-    def send(self, request: HTTPRequest, seconds: float) -> HTTPAnswer:
-        """Answer a request of a session. It never takes as long as any `seconds`."""
-        return self._post(request)
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Answer a request of an `httpx.Client`."""
-        return self._respond(request, request.read())
-
-    def close(self) -> None:
-        """Nothing is open; the service goes on."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        """Nothing is open; the service goes on."""
-
-
-class AsyncLocalTransport(_Transport):
-    """Hands requests to the service: an `AsyncSender` for sessions, and a transport for `httpx.AsyncClient`."""
-
-    async def asend(self, request: HTTPRequest, seconds: float) -> HTTPAnswer:
-        """Answer a request of a session. It never takes as long as any `seconds`."""
-        return self._post(request)
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Answer a request of an `httpx.AsyncClient`."""
-        return self._respond(request, await request.aread())
-
-    async def aclose(self) -> None:
-        """Nothing is open; the service goes on."""
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        """Nothing is open; the service goes on."""
+def _pairs(identities: Mapping[str, str | Sequence[str]]) -> list[tuple[str, str]]:
+    """Each type with each of its values. Raises ValueError."""
+    if not isinstance(identities, Mapping):
+        raise ValueError("identities map each type to its value or values")
+    pairs = []
+    for type_, given in identities.items():
+        if type_ not in KNOWN_TYPES:
+            raise ValueError(f"unknown identity type {type_!r}")
+        values = [given] if isinstance(given, str) else given
+        if not isinstance(values, (list, tuple)):
+            raise ValueError(f"a value of {type_!r} is no text that can be stored")
+        pairs += [(type_, value) for value in values]
+    for type_, value in pairs:
+        if not isinstance(value, str) or not value or not is_storable(value):
+            raise ValueError(f"a value of {type_!r} is no text that can be stored")
+    return pairs
 
 
 def mpid_drawer(seed: int | None) -> Callable[[], int]:

@@ -6,14 +6,16 @@ Sources: documentation page "HTTP API" of IDSync; pages "Store and Organize User
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from identity_session.exchange import IdentityChange
 
+from .choices import Choice
 from .profiles import Profile, Transaction
 from .refusals import LookupRefusedError, UnknownMPIDError
 from .strategies import IdentityStrategy
+from .trail import SILENT, Reporter
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -25,48 +27,79 @@ class Modification:
 
 
 def modify(
-    strategy: IdentityStrategy, mpid: int | None, changes: Iterable[IdentityChange], profiles: Transaction
+    strategy: IdentityStrategy,
+    mpid: int | None,
+    changes: Sequence[IdentityChange],
+    profiles: Transaction,
+    reporter: Reporter = SILENT,
 ) -> Modification:
     """Apply the changes in their order to the profile of this MPID.
 
     Raises UnknownMPIDError, or LookupRefusedError for a change to an immutable identity; the caller's transaction
     then undoes what the earlier changes wrote.
     """
+    profile = _get(mpid, profiles)
+    reporter.returned(profile, "modify names it")
+    if not changes:
+        reporter.rests_on(Choice.NO_CHANGES)
     changed: dict[tuple[str, int], None] = {}
     for change in changes:
-        for changed_mpid in _apply(strategy, _get(mpid, profiles), change, profiles):
+        for changed_mpid in _apply(strategy, _get(mpid, profiles), change, profiles, reporter):
             changed[change.identity_type, changed_mpid] = None
     in_record = tuple(pair for pair in changed if pair[0] in strategy.priority)
+    reporter.rests_on(Choice.CHANGE_RESULTS)
     return Modification(_get(mpid, profiles), in_record)
 
 
 def _get(mpid: int | None, profiles: Transaction) -> Profile:
     profile = profiles.get(mpid) if mpid is not None else None
     if profile is None:
-        raise UnknownMPIDError("No profile has this MPID.")
+        raise UnknownMPIDError("No profile has this MPID.", Choice.UNKNOWN_MPID)
     return profile
 
 
 def _apply(
-    strategy: IdentityStrategy, profile: Profile, change: IdentityChange, profiles: Transaction
+    strategy: IdentityStrategy,
+    profile: Profile,
+    change: IdentityChange,
+    profiles: Transaction,
+    reporter: Reporter,
 ) -> Sequence[int]:
     """Apply one change; returns the MPIDs whose values of the type changed.
 
     A wrong old value is never an error: SDKs take it from the device's memory, which may be out of date.
     """
     type_, old, new = change.identity_type, change.old_value, change.new_value
+    if type_ not in strategy.priority:
+        reporter.rests_on(Choice.OUTSIDE_PRIORITY)
     has_old = old is not None and profile.holds(type_, old)
     if has_old and old == new:
+        reporter.changed(type_, "the profile has this value already")
         return []
+    if old is not None and not has_old:
+        reporter.changed(type_, "the profile does not have the old value")
+        reporter.rests_on(Choice.STALE_OLD_VALUE)
     if type_ in strategy.immutable:
         _check_immutable(profile, change, has_old, profiles)
     if new is not None and strategy.is_guarded(type_):
-        return _set_only(profile, type_, new, profiles)
+        reporter.rests_on(Choice.ONLY_VALUE, *([] if type_ in strategy.unique else [Choice.LOGIN_GUARDED]))
+        return _set_only(profile, type_, new, profiles, reporter)
     if old is not None:
         profiles.remove(profile.mpid, type_, old)
     if new is not None:
         profiles.add(profile.mpid, type_, new)
+    reporter.changed(type_, _outcome(profile, change, has_old))
     return [] if _get(profile.mpid, profiles).identities == profile.identities else [profile.mpid]
+
+
+def _outcome(profile: Profile, change: IdentityChange, has_old: bool) -> str:
+    if change.new_value is None:
+        return "removed" if has_old else "nothing to remove"
+    if has_old:
+        return "replaced"
+    return (
+        "added" if not profile.holds(change.identity_type, change.new_value) else "the profile has this value already"
+    )
 
 
 def _check_immutable(profile: Profile, change: IdentityChange, has_old: bool, profiles: Transaction) -> None:
@@ -78,10 +111,10 @@ def _check_immutable(profile: Profile, change: IdentityChange, has_old: bool, pr
         is_taken = any(holder.mpid != profile.mpid for holder in profiles.holders(type_, new))
         refused = is_taken or any(value != new for value in profile.values(type_))
     if refused:
-        raise LookupRefusedError(f"The identity type {type_} is immutable.")
+        raise LookupRefusedError(f"The identity type {type_} is immutable.", Choice.IMMUTABLE_CHANGE)
 
 
-def _set_only(profile: Profile, type_: str, value: str, profiles: Transaction) -> Sequence[int]:
+def _set_only(profile: Profile, type_: str, value: str, profiles: Transaction, reporter: Reporter) -> Sequence[int]:
     """A guarded value moves here from whoever has it, and becomes the only one of its type: the flows of link and
     isolation end with one email after a modify that names only the new one."""
     losers = [holder.mpid for holder in profiles.holders(type_, value) if holder.mpid != profile.mpid]
@@ -91,4 +124,5 @@ def _set_only(profile: Profile, type_: str, value: str, profiles: Transaction) -
         if held != value:
             profiles.remove(profile.mpid, type_, held)
     profiles.add(profile.mpid, type_, value)
+    reporter.changed(type_, "set, as the only value of this type", losers)
     return losers if profile.values(type_) == (value,) else [profile.mpid, *losers]

@@ -22,6 +22,7 @@ from identity_session.exchange import Call, IdentityChange
 from identity_session.identities import is_text
 from identity_session.wire import ChangeBody
 
+from .choices import Choice
 from .identity_types import KNOWN_TYPES
 from .refusals import BodyTooLargeError, InvalidDataError, LookupRefusedError, UnknownMethodError, UnknownPathError
 
@@ -101,7 +102,7 @@ def read(model: type[Model], value: object) -> Model:
         return model.model_validate(value)
     except ValidationError as error:
         fault = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        where = ".".join(map(str, fault["loc"]))
+        where = ".".join(str(part) for part in fault["loc"] if _is_name(part, fault["loc"][0]))
         raise InvalidDataError(f"{MALFORMED} {where}: {fault['msg']}." if where else MALFORMED) from None
 
 
@@ -152,25 +153,30 @@ def is_storable(value: str) -> bool:
     return "\0" not in value and is_text(value)
 
 
+def _is_name(part: str | int, member: str | int) -> bool:
+    """Whether a part of a place in a body is a name of the API, not what a caller made up."""
+    return member != "known_identities" or part == member or part in KNOWN_TYPES
+
+
 def _check_size(body: bytes) -> None:
     if len(body) > BODY_LIMIT_BYTES:
-        raise BodyTooLargeError(f"The body is larger than {BODY_LIMIT_BYTES // 1024} KB.")
+        raise BodyTooLargeError(f"The body is larger than {BODY_LIMIT_BYTES // 1024} KB.", Choice.LIMITS)
 
 
 def _check_count(given: Mapping[str, str | None] | list[ChangeBody]) -> None:
     if len(given) > IDENTITY_LIMIT:
-        raise InvalidDataError(f"There are more than {IDENTITY_LIMIT} identities.")
+        raise InvalidDataError(f"There are more than {IDENTITY_LIMIT} identities.", Choice.LIMITS)
 
 
 def _check_type(type_: str) -> None:
     if type_ not in KNOWN_TYPES:
-        raise InvalidDataError("There is an unknown identity type.")
+        raise InvalidDataError("There is an unknown identity type.", Choice.VALIDATION)
 
 
 def _check_value(value: str | None) -> None:
     if value is None:
         return
     if len(value) > VALUE_LIMIT_CHARACTERS:
-        raise InvalidDataError(f"An identity value is longer than {VALUE_LIMIT_CHARACTERS} characters.")
+        raise InvalidDataError(f"An identity value is longer than {VALUE_LIMIT_CHARACTERS} characters.", Choice.LIMITS)
     if not is_storable(value):
         raise InvalidDataError("An identity value holds a character that cannot be stored.")

@@ -1,46 +1,72 @@
 """One call, bytes in and bytes out: route, authenticate, parse, resolve, answer. No server, no framework.
 
-Sources: documentation page "HTTP API" of IDSync; page "Aliasing" of the IDSync guide.
+Source: documentation page "HTTP API" of IDSync.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 from identity_session import clock
 from identity_session.exchange import Call, HTTPAnswer
-from identity_session.wire import AliasBody, IdentityBody, ModifyBody
 
-from . import aliases, answers
-from .access import authenticate
-from .modification import modify
-from .profiles import ProfileStore
-from .refusals import AliasRefusedError, InvalidDataError, NotFoundError, RefusedError
-from .requests import (
-    MALFORMED,
-    Route,
-    identity_changes,
-    json_object,
-    known_identities,
-    parse_mpid,
-    plain_body,
-    read,
-    route,
-)
-from .resolver import carry_out, decide
+from . import answers
+from .access import Credential, authenticate
+from .calls import Outcome, Prepared, prepare
+from .faults import Faults
+from .profiles import CallRecord, ProfileStore, Transaction
+from .refusals import InvalidDataError, RefusedError
+from .requests import MALFORMED, Route, json_object, plain_body, route
 from .strategies import IdentityStrategy
+from .throttle import Throttle
+from .trail import SILENT, Reporter, Trail
 
 logger = logging.getLogger("identity_session.idsync")
+
+NO_ANSWER = 0
+"""The status in the record of a call to which no answer was sent, and nothing done."""
+
+NOBODY = 0
+"""No profile has this MPID. A transaction that names it does not wait for all others, as one without a name would."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Served:
+    """What the caller is to get: the answer after this many seconds, or (None) a connection closed without one."""
+
+    answer: HTTPAnswer | None
+    delay_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Request:
+    """A request that names a call, when it came, and who hears of the steps that lead to its answer."""
+
+    where: Route
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes
+    received_ms: int
+    reporter: Reporter
+
+    def credential(self, plain: bytes, content: Mapping[str, Any]) -> Credential:
+        path_key = self.where.argument if self.where.call is Call.ALIAS else None
+        platform = _text(content.get("client_sdk"), "platform")
+        return Credential(self.method, self.target, self.headers, plain, path_key, platform)
 
 
 class Service:
     """The Identity API over a store, by one strategy.
 
     `api_keys` maps key to secret; None takes any key and checks no signature. `now_ms` is the clock in Unix
-    milliseconds.
+    milliseconds. May be used from several threads at once.
     """
 
     def __init__(
@@ -51,89 +77,120 @@ class Service:
         *,
         now_ms: Callable[[], int] = clock.now_ms,
     ) -> None:
+        self.faults = Faults()
         self._store = store
         self._strategy = strategy
         self._api_keys = None if api_keys is None else dict(api_keys)
         self._now_ms = now_ms
+        self._per_key = Throttle(strategy.key_rate_per_s, strategy.key_burst, "app")
+        self._per_user = Throttle(strategy.hot_rate_per_s, strategy.hot_burst, "workspace")
 
-    def handle(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> HTTPAnswer:
+    def handle(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Served:
         """Answer one request. `target` is the path with its query, as sent. Never raises: a fault of the service
         itself is a 500, and its place, but nothing of the request, is logged."""
         if method == "OPTIONS":
-            return answers.preflight()
-        headers = {name.lower(): value for name, value in headers.items()}
-        call: Call | None = None
-        content: Mapping[str, Any] = {}
+            return Served(answers.preflight())
         try:
             where = route(method, target)
-            call = where.call
-            plain = plain_body(headers, body)
+        except RefusedError as refusal:
+            return Served(answers.refused(refusal, call=None, request_id=None, shape=self._strategy.error_shape))
+        headers = {name.lower(): value for name, value in headers.items()}
+        reporter = Trail() if self._strategy.trail else SILENT
+        request = _Request(where, method, target, headers, body, self._now_ms(), reporter)
+        plan = self.faults.take(where.call)
+        for reason in plan.reasons():
+            reporter.note(reason)
+        answer: HTTPAnswer | None
+        try:
+            if plan.failing and plan.failing.drop != "after":
+                answer = answers.faulty(plan.failing, where.call, self._strategy.error_shape)
+                self._record(request, answer.status if answer else NO_ANSWER)
+            else:
+                answer = self._answered(request)
+        except Exception as error:
+            answer = self._failed(request, error)
+        return Served(None if plan.failing and plan.failing.drop else answer, plan.latency_ms / 1000)
+
+    def explain(self, where: Route, content: Mapping[str, Any]) -> dict[str, Any]:
+        """What a call with this body would come to, in the words of its record; nothing is written."""
+        trail = Trail()
+        outcome, status = Outcome(), 202 if where.call is Call.ALIAS else 200
+        try:
+            prepared = prepare(self._strategy, where, content, self._now_ms(), draws=False)
+            with contextlib.suppress(_UndoneError), self._transaction(prepared) as profiles:
+                outcome = prepared.carry_out(profiles, trail)
+                raise _UndoneError
+        except RefusedError as refusal:
+            status = self._refused(refusal, where.call, content, trail).status
+        return {
+            "endpoint": str(where.call),
+            "status": status,
+            "mpid": None if outcome.mpid is None else str(outcome.mpid),
+            "created": outcome.created,
+            "reasons": list(trail.reasons()),
+        }
+
+    def _answered(self, request: _Request) -> HTTPAnswer:
+        """Answer a request, and record it: within the transaction of its effects, or of its own if it is refused."""
+        call, content, now_ms = request.where.call, {}, request.received_ms
+        try:
+            plain = plain_body(request.headers, request.body)
             parsed = json_object(plain)
             content = parsed or {}
-            authenticate(
-                self._api_keys,
-                method=method,
-                target=target,
-                headers=headers,
-                body=plain,
-                path_key=where.argument if call is Call.ALIAS else None,
-                platform=_text(content.get("client_sdk"), "platform"),
-            )
+            credential = request.credential(plain, content)
+            key = authenticate(credential, self._api_keys, self._strategy, now_ms)
+            used = [self._per_key.take([key], now_ms)]
             if parsed is None:
                 raise InvalidDataError(MALFORMED)
-            return answers.success(call, self._answer(where, parsed), self._strategy.max_age_s)
+            prepared = prepare(self._strategy, request.where, parsed, now_ms)
+            used.append(self._per_user.take(prepared.names, now_ms))
+            with self._transaction(prepared) as profiles:
+                outcome = prepared.carry_out(profiles, request.reporter)
+                percent = max((share for share in used if share is not None), default=None)
+                answer = answers.success(call, outcome.body, self._strategy.max_age_s, percent)
+                profiles.record_call(_record(request, answer.status, outcome))
         except RefusedError as refusal:
-            request_id = _text(content, "request_id")
-            return answers.refused(refusal, call=call, request_id=request_id, shape=self._strategy.error_shape)
-        except Exception as error:
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            logger.error("%s failed: %s at %s:%s", call, type(error).__name__, place.filename, place.lineno)
-            return answers.fault(self._strategy.error_shape)
+            answer = self._refused(refusal, call, content, request.reporter)
+            self._record(request, answer.status)
+        return answer
 
-    def _answer(self, where: Route, content: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The body of a call's success; alias has none."""
-        if where.call is Call.MODIFY:
-            return self._modify(where, content)
-        if where.call is not Call.ALIAS:
-            return self._resolve(where, content)
-        self._alias(content)
-        return None
+    def _refused(self, refusal: RefusedError, call: Call, content: Mapping[str, Any], reporter: Reporter) -> HTTPAnswer:
+        request_id, shape = _text(content, "request_id"), self._strategy.error_shape
+        return answers.refused(refusal, call=call, request_id=request_id, shape=shape, reporter=reporter)
 
-    def _resolve(self, where: Route, content: Mapping[str, Any]) -> dict[str, Any]:
-        """identify, login, logout and search."""
-        body = read(IdentityBody, content)
-        identities = known_identities(body.known_identities, lenient=self._strategy.lenient_identities)
-        read_only = where.call is Call.SEARCH or where.flag("read_only", default=False)
-        with self._store.transaction(identities.items()) as profiles:
-            decision = decide(self._strategy, where.call, identities, parse_mpid(body.previous_mpid), profiles)
-            if not read_only:
-                profile = carry_out(decision, profiles)
-            elif decision.match:
-                profile = decision.match
-            else:
-                raise NotFoundError("No profile matches.")
-        matched = decision.matched_identities if where.flag("return_matches", default=True) else None
-        return answers.identity(self._strategy, profile, matched)
+    def _failed(self, request: _Request, error: Exception) -> HTTPAnswer:
+        place, name = traceback.extract_tb(error.__traceback__)[-1], type(error).__name__
+        logger.error("%s failed: %s at %s:%s", request.where.call, name, place.filename, place.lineno)
+        request.reporter.note(f"The service itself failed ({name}); nothing was done.")
+        answer = answers.internal_error(self._strategy.error_shape)
+        with contextlib.suppress(Exception):  # the store may be what failed
+            self._record(request, answer.status)
+        return answer
 
-    def _modify(self, where: Route, content: Mapping[str, Any]) -> dict[str, Any]:
-        changes = identity_changes(read(ModifyBody, content).identity_changes)
-        values = [
-            (change.identity_type, value)
-            for change in changes
-            for value in (change.old_value, change.new_value)
-            if value is not None
-        ]
-        with self._store.transaction(values) as profiles:
-            return answers.modified(
-                self._strategy, modify(self._strategy, parse_mpid(where.argument), changes, profiles)
-            )
+    def _transaction(self, prepared: Prepared) -> AbstractContextManager[Transaction]:
+        mpid = prepared.mpid if prepared.mpid is not None or prepared.identities else NOBODY
+        return self._store.transaction(prepared.identities, mpid)
 
-    def _alias(self, content: Mapping[str, Any]) -> None:
-        if not self._strategy.preset.aliasing:
-            raise AliasRefusedError("This strategy knows no aliasing.")
-        body = read(AliasBody, content)
-        with self._store.transaction() as profiles:
-            profiles.record_alias(aliases.check(body.data, body.request_id, self._now_ms(), profiles))
+    def _record(self, request: _Request, status: int) -> None:
+        """Record a call that had no effect."""
+        with self._store.transaction(mpid=NOBODY) as profiles:
+            profiles.record_call(_record(request, status, Outcome()))
+
+
+class _UndoneError(Exception):
+    """Leaves a transaction so that nothing it wrote stays."""
+
+
+def _record(request: _Request, status: int, outcome: Outcome) -> CallRecord:
+    return CallRecord(
+        number=0,
+        received_ms=request.received_ms,
+        endpoint=str(request.where.call),
+        status=status,
+        mpid=outcome.mpid,
+        created=outcome.created,
+        reasons=request.reporter.reasons(),
+    )
 
 
 def _text(holder: object, name: str) -> str | None:

@@ -1,69 +1,20 @@
-"""The identity strategies as rows of one table, and a strategy as it is configured.
+"""A strategy as it is configured: a preset, what differs from it, and every setting of the service.
 
-Sources: the pages "Default Strategy", "Profile Conversion Strategy", "Profile Link Strategy", "Profile Isolation
-Strategy", "Best Match Strategy", "Components" and "Store and Organize User Data" of the IDSync guide.
+Sources: the pages "Components" and "Store and Organize User Data" of the IDSync guide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, cast
+import math
+import os
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, Self, cast
 
 from .identity_types import KNOWN_TYPES
-
-Types = tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Preset:
-    """A row of the table below. None: best match knows neither known users nor a logout."""
-
-    unique: Types
-    login: Types
-    immutable: Types
-    on_new_known_user: Literal["converts", "new record", "linked record"] | None
-    on_logout: Literal["new MPID", "return"] | None
-    bare_login: Literal["identify", "refuse"]
-    """What a login call without any login ID does."""
-    aliasing: bool
-
-
-_NONE: Types = ()
-_CUSTOMER: Types = ("customerid",)
-_BOTH: Types = ("customerid", "email")
-
-# fmt: off
-PRESETS: Mapping[str, Preset] = {
-    #                             unique     login      immutable  on new known user  on logout  bare login  aliasing
-    "default":             Preset(_CUSTOMER, _CUSTOMER, _CUSTOMER, "converts",       "new MPID", "identify", True),
-    "default_2022":        Preset(_CUSTOMER, _CUSTOMER, _NONE,     "converts",       "new MPID", "identify", True),
-    "profile_conversion":  Preset(_BOTH,     _BOTH,     _NONE,     "converts",       "new MPID", "identify", True),
-    "profile_link":        Preset(_BOTH,     _BOTH,     _NONE,     "linked record",  "new MPID", "identify", True),
-    "profile_isolation":   Preset(_BOTH,     _BOTH,     _NONE,     "new record",     "return",   "refuse",   False),
-    "best_match":          Preset(_NONE,     _NONE,     _NONE,     None,             None,       "identify", False),
-}
-# fmt: on
-
-_KNOWN_USERS: Types = ("customerid", "email", "ios_idfv", "roku_aid", "other", "device_application_stamp")
-
-# The Default Strategy page exists in two generations: the later one made customerid immutable and shortened the list.
-PRIORITIES: Mapping[str, Types] = {
-    "default": (
-        *("customerid", "email", "ios_idfa", "ios_idfv", "android_aaid", "android_uuid", "amp_id"),
-        "device_application_stamp",
-    ),
-    "default_2022": (
-        *("customerid", "mobile_number", "email", "other", "facebook", "google", "twitter", "microsoft", "yahoo"),
-        *("ios_idfa", "ios_idfv", "android_aaid", "android_uuid", "roku_aid", "roku_publisher_id"),
-        "device_application_stamp",
-    ),
-    "profile_conversion": _KNOWN_USERS,
-    "profile_link": _KNOWN_USERS,
-    "profile_isolation": _KNOWN_USERS,
-    "best_match": ("email", "other", "ios_idfv", "android_uuid", "device_application_stamp"),
-}
-"""The example priorities of the strategies' pages, with `other` and the device application stamp at the end."""
+from .presets import PRESETS, PRIORITIES, Preset, Types
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "best_match_login": ("identify", "reject"),
@@ -71,6 +22,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "matched_identities": ("deciding", "all"),
     "context": ("null", "echo"),
     "error_shape": ("both", "http", "sdk"),
+    "key_only": ("web", "always", "never"),
 }
 
 # None until __post_init__ has filled in the preset's value; typed as what every reader of the field finds.
@@ -108,9 +60,27 @@ class IdentityStrategy:
     """Seconds for which a client may keep an answer of identify, login and search; 0 forbids it."""
     lenient_identities: bool = False
     """True: identities of unknown type are ignored instead of refused."""
+    key_only: Literal["web", "always", "never"] = "web"
+    """Who may call with the key alone where secrets are checked; web: the platform "web", and alias requests."""
+    disabled_keys: Sequence[str] = field(default=(), repr=False)
+    """Keys that are answered 403."""
+    max_clock_skew_s: float | None = None
+    """Seconds by which the date of a signature may differ from the clock; None: any date will do."""
+    key_rate_per_s: float | None = None
+    """Calls per second that one key may make; None: any number."""
+    key_burst: int | None = None
+    """Calls that one key may make at once; None: as many as in a second."""
+    hot_rate_per_s: float | None = None
+    """Calls per second that may name one identity, or one MPID in modify and alias; None: any number."""
+    hot_burst: int | None = None
+    """Calls that may name one identity or MPID at once; None: as many as in a second."""
+    trail: bool = True
+    """False: calls are recorded without the reasons for their answers."""
+    api_keys: Mapping[str, str] | None = field(default=None, repr=False, hash=False)
+    """Secret by key. None takes any key and checks no signature."""
 
     def __post_init__(self) -> None:
-        if self.strategy not in PRESETS:
+        if not isinstance(self.strategy, str) or self.strategy not in PRESETS:
             raise ValueError(f"unknown strategy {self.strategy!r}; known: {', '.join(PRESETS)}")
         row = self.preset
         presets = {
@@ -124,6 +94,26 @@ class IdentityStrategy:
             object.__setattr__(self, name, _checked_types(name, types if given is None else given))
         self._check_types()
         self._check_settings()
+
+    @classmethod
+    def from_toml(cls, source: str | os.PathLike[str] | Mapping[str, Any]) -> Self:
+        """The strategy that a TOML file, or the table read from one, describes.
+
+        Its keys are the fields above; the table `[api_keys]` maps key to secret. Raises ValueError, with the reason,
+        for what is no TOML or no strategy, and OSError for a file that cannot be read.
+        """
+        if isinstance(source, Mapping):
+            table = source
+        else:
+            try:
+                table = tomllib.loads(Path(source).read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise ValueError(f"the configuration is no TOML: {error}") from None
+        names = [each.name for each in fields(cls)]
+        for name in table:
+            if name not in names:
+                raise ValueError(f"unknown setting {name!r}; known: {', '.join(names)}")
+        return cls(**table)
 
     @property
     def preset(self) -> Preset:
@@ -171,18 +161,65 @@ class IdentityStrategy:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; pass one of {', '.join(choices)}")
+        for name, (is_valid, wanted) in _CHECKS.items():
+            if not is_valid(getattr(self, name)):
+                raise ValueError(f"{name} must be {wanted}")
+        for limit in ("key", "hot"):
+            if getattr(self, f"{limit}_burst") is not None and getattr(self, f"{limit}_rate_per_s") is None:
+                raise ValueError(f"{limit}_burst limits nothing without {limit}_rate_per_s")
         if self.search_lookup == "immutable" and not self.immutable:
             raise ValueError("search_lookup 'immutable' needs an immutable type, else search finds nobody")
-        if not isinstance(self.max_age_s, int) or self.max_age_s < 0:
-            raise ValueError("max_age_s must be a whole number of seconds, 0 or more")
 
 
 def _checked_types(name: str, types: Sequence[str]) -> Types:
-    if isinstance(types, str):
-        raise ValueError(f"{name} is a single str; pass a list of identity types")
+    if not isinstance(types, (list, tuple)):
+        raise ValueError(f"{name} is a {type(types).__name__}; pass a list of identity types")
     for type_ in types:
-        if type_ not in KNOWN_TYPES:
+        if not isinstance(type_, str) or type_ not in KNOWN_TYPES:
             raise ValueError(f"unknown identity type {type_!r} in {name}")
     if len(set(types)) != len(types):
         raise ValueError(f"{name} names a type twice")
     return tuple(types)
+
+
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_rate(value: Any) -> bool:
+    return value is None or (_is_number(value) and value > 0)
+
+
+def _is_burst(value: Any) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
+
+
+def _are_keys(value: object) -> bool:
+    """Whether this is a list of keys, or a table of keys and secrets. An empty key is no key."""
+    given = [*value, *value.values()] if isinstance(value, Mapping) else value
+    return isinstance(given, (list, tuple)) and all(isinstance(key, str) and key for key in given)
+
+
+_CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "single_value_unique_types": (_is_flag, "true or false"),
+    "lenient_identities": (_is_flag, "true or false"),
+    "trail": (_is_flag, "true or false"),
+    "max_age_s": (
+        lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
+        "a whole number of seconds, 0 or more",
+    ),
+    "max_clock_skew_s": (lambda value: value is None or (_is_number(value) and value >= 0), "seconds, 0 or more"),
+    "key_rate_per_s": (_is_rate, "calls per second, more than 0"),
+    "hot_rate_per_s": (_is_rate, "calls per second, more than 0"),
+    "key_burst": (_is_burst, "a whole number of calls, 1 or more"),
+    "hot_burst": (_is_burst, "a whole number of calls, 1 or more"),
+    "disabled_keys": (lambda value: not isinstance(value, Mapping) and _are_keys(value), "a list of keys"),
+    "api_keys": (
+        lambda value: value is None or (isinstance(value, Mapping) and _are_keys(value)),
+        "a table of keys and their secrets, none of them empty",
+    ),
+}

@@ -59,6 +59,9 @@ class Caller:
     def seed(self, **identities: str | Sequence[str]) -> str:
         return self.idsync.seed_profile(identities)
 
+    def profiles(self) -> list[dict[str, Any]]:
+        return self.idsync.profiles()
+
     def store(self) -> dict[str, dict[str, list[str]]]:
         """The identity record of every profile, by MPID."""
         return {profile["mpid"]: profile["identities"] for profile in self.idsync.profiles()}

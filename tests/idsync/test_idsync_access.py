@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from idsync_driver import Caller
 
-from identity_session.idsync import LocalIDSync
+from identity_session.idsync import IdentityStrategy, LocalIDSync
 from identity_session.signing import Credentials, signature
 
 KEYS = {"example-api-key": "example-api-secret"}
@@ -94,7 +94,7 @@ def test_behind_a_customer_domain_either_path_may_be_signed() -> None:
     """SDKs sign the default path; a path signed as called is accepted too, another one is not."""
     date, path, body, digest, _status = VECTORS["A"]
     assert strict().post("/identity" + path, body, signed(date, digest)).status == 200
-    as_called = signature("example-api-secret", "POST", date, "", b"/identity/v1/identify" + body)
+    as_called = signature("example-api-secret", "POST", date, "/identity/v1/identify", body)
     assert as_called != digest
     assert strict().post("/identity" + path, body, signed(date, as_called)).status == 200
     assert strict().post(path, body, signed(date, as_called)).status == 401
@@ -185,3 +185,87 @@ def test_no_key_or_secret_is_printed() -> None:
     idsync = LocalIDSync(api_keys=KEYS)
     printed = json.dumps([repr(idsync), repr(idsync.transport), repr(idsync.async_transport)])
     assert "example-api" not in printed
+
+
+def at(now_ms: int, skew_s: float | None) -> Caller:
+    return Caller(IdentityStrategy(max_clock_skew_s=skew_s), api_keys=KEYS, now_ms=lambda: now_ms)
+
+
+SIGNED_MS = 1_499_899_287_000
+
+
+@pytest.mark.parametrize("name", ["A", "B"])
+@pytest.mark.parametrize(
+    ("off_ms", "skew_s", "status"),
+    [
+        (0, 0, 200),
+        (300_000, 300, 200),
+        (-300_000, 300, 200),
+        (300_001, 300, 401),
+        (-300_001, 300, 401),
+        (500, 0.5, 200),
+        (501, 0.5, 401),
+        (10**12, None, 200),
+    ],
+)
+def test_a_signature_may_be_off_the_clock_as_far_as_is_set(
+    name: str, off_ms: int, skew_s: float | None, status: int
+) -> None:
+    """In either direction and either form of the date; by default at any distance."""
+    date, path, body, digest, _status = VECTORS[name]
+    assert at(SIGNED_MS + off_ms, skew_s).post(path, body, signed(date, digest)).status == status
+
+
+@pytest.mark.parametrize(
+    "date", ["", "now", "20170712T224127", "20171312T224127Z", "Wed, 12 Jul 2017 22:41:27", "1e99"]
+)
+def test_a_date_that_cannot_be_read_is_off_the_clock(date: str) -> None:
+    """It is opaque to the signature, though: without a limit it will do."""
+    digest = signature("example-api-secret", "POST", date, "/v1/identify", BODY_AB)
+    assert at(SIGNED_MS, 10**9).post("/v1/identify", BODY_AB, signed(date, digest)).status == 401
+    assert at(SIGNED_MS, None).post("/v1/identify", BODY_AB, signed(date, digest)).status == 200
+
+
+def test_a_date_with_another_zone_is_read_as_it_is_meant() -> None:
+    """HTTP dates name theirs."""
+    date = "Thu, 13 Jul 2017 00:41:27 +0200"
+    digest = signature("example-api-secret", "POST", date, "/v1/identify", BODY_AB)
+    assert at(SIGNED_MS, 0).post("/v1/identify", BODY_AB, signed(date, digest)).status == 200
+
+
+def test_only_signatures_have_a_date() -> None:
+    """Basic and the key alone are not held against the clock."""
+    headers = {"Authorization": basic("example-api-key:example-api-secret")}
+    assert at(0, 0).post("/v1/identify", BODY_AB, headers).status == 200
+
+
+@pytest.mark.parametrize("keys", [KEYS, None])
+def test_a_disabled_key_is_answered_403(keys: Any) -> None:
+    """Without a body, once it is known to be who it says; an unknown one stays a 401."""
+    caller = Caller(IdentityStrategy(disabled_keys=["example-api-key"]), api_keys=keys)
+    good = caller.post("/v1/identify", BODY_AB, {"Authorization": basic("example-api-key:example-api-secret")})
+    assert (good.status, good.raw) == (403, b"")
+    bad = caller.post("/v1/identify", BODY_AB, {"Authorization": basic("example-api-key:wrong")})
+    assert bad.status == (401 if keys else 403)
+    assert caller.post("/v1/identify", BODY_AB, {"x-mp-key": "other"}).status == (401 if keys else 200)
+
+
+@pytest.mark.parametrize(("key_only", "web", "other"), [("web", 200, 401), ("always", 200, 200), ("never", 401, 401)])
+def test_who_may_call_with_the_key_alone_is_a_setting(key_only: Any, web: int, other: int) -> None:
+    """Alias requests carry their key in the path and count as the web."""
+    caller = Caller(IdentityStrategy(key_only=key_only), api_keys=KEYS)
+    body = {"environment": "production", "known_identities": {"email": "ed"}}
+    assert caller.post("/v1/identify", {**body, "client_sdk": {"platform": "web"}}, NAME).status == web
+    assert caller.post("/v1/identify", body, NAME).status == other
+    assert caller.post("/v1/identity/example-api-key/Alias", {}, {}).status == (400 if web == 200 else 401)
+
+
+def test_keys_may_stand_in_the_strategy() -> None:
+    """Those given beside it win."""
+    strategy = IdentityStrategy(api_keys=KEYS)
+    assert Caller(strategy).post("/v1/identify", BODY_D, {"x-mp-key": "k"}).status == 401
+    assert (
+        Caller(strategy, api_keys={"k": "s"}).post("/v1/identify", BODY_D, {"Authorization": basic("k:s")}).status
+        == 200
+    )
+    assert "example" not in repr(strategy)

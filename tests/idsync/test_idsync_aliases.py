@@ -13,6 +13,7 @@ from identity_session.signing import signature
 
 NOW_MS = 1_700_000_000_000
 DAY_MS = 86_400_000
+HOUR_MS = DAY_MS // 24
 
 
 class AliasCaller(Caller):
@@ -20,7 +21,10 @@ class AliasCaller(Caller):
 
     def __init__(self, strategy: str = "default", **settings: Any) -> None:
         super().__init__(strategy, now_ms=lambda: NOW_MS, **settings)
-        self.source, self.destination = self.seed(email="ed"), self.seed(customerid="A")
+        self.idsync.set_clock(shift_ms=-30 * DAY_MS)
+        self.source = self.seed(email="ed")
+        self.idsync.set_clock()
+        self.destination = self.seed(customerid="A")
 
     def alias(self, path: str = "/v1/identity/us1-key/Alias", drop: str = "", **data: Any) -> Answer:
         body = {
@@ -40,6 +44,12 @@ class AliasCaller(Caller):
         for holder in (body, body["data"]):
             holder.pop(drop, None)
         return self.post(path, body, {})
+
+    def states(self) -> list[tuple[str, str | None]]:
+        return [(alias["state"], alias["reason"]) for alias in self.idsync.aliases()]
+
+    def profile(self, mpid: str) -> dict[str, Any]:
+        return next(profile for profile in self.idsync.profiles() if profile["mpid"] == mpid)
 
     def recorded(self) -> list[AliasRecord]:
         with self.idsync._store.transaction() as profiles:
@@ -63,7 +73,9 @@ def test_an_alias_request_is_accepted_and_recorded(path: str) -> None:
     assert (answer.status, answer.raw) == (202, b"")
     assert answer.headers["access-control-allow-origin"] == "*"
     source, destination = int(caller.source), int(caller.destination)
-    assert caller.recorded() == [AliasRecord("request-1", source, destination, NOW_MS - DAY_MS, NOW_MS, "mpid", NOW_MS)]
+    assert caller.recorded() == [
+        AliasRecord("request-1", source, destination, NOW_MS - DAY_MS, NOW_MS, "mpid", NOW_MS, number=1)
+    ]
 
 
 def test_an_alias_request_changes_no_profile() -> None:
@@ -163,3 +175,144 @@ def test_the_key_in_the_path_must_be_known_and_a_signature_must_fit() -> None:
     digest = signature("secret", "POST", "d", path, b"{}")
     assert strict.post(path, b"{}", {"date": "d", "x-mp-signature": digest}).status == 400
     assert AliasCaller().alias("/v1/identity/other-key/alias").status == 202
+
+
+def test_a_request_waits_24_hours_and_is_then_processed_by_itself() -> None:
+    """Whoever looks finds it done at the moment it was due, however late they look."""
+    caller = AliasCaller()
+    caller.alias()
+    caller.idsync.set_clock(shift_ms=DAY_MS - 1)
+    assert caller.states() == [("pending", None)]
+    assert caller.idsync.process_aliases(due_only=True) == []
+    caller.idsync.set_clock(shift_ms=3 * DAY_MS)
+    assert caller.idsync.aliases() == [
+        {
+            "number": 1,
+            "request_id": "request-1",
+            "source_mpid": caller.source,
+            "destination_mpid": caller.destination,
+            "start_ms": NOW_MS - DAY_MS,
+            "end_ms": NOW_MS,
+            "scope": "mpid",
+            "received_ms": NOW_MS,
+            "state": "done",
+            "reason": None,
+            "processed_ms": NOW_MS + DAY_MS,
+        }
+    ]
+
+
+def test_the_first_seen_date_of_the_source_is_copied_and_both_get_a_note() -> None:
+    """Identity records stay as they are."""
+    caller = AliasCaller()
+    records = caller.store()
+    caller.alias()
+    assert caller.profile(caller.destination)["first_seen_ms"] == NOW_MS
+    (processed,) = caller.idsync.process_aliases()
+    assert (processed["state"], processed["processed_ms"]) == ("done", NOW_MS)
+    source, destination = caller.profile(caller.source), caller.profile(caller.destination)
+    assert source["first_seen_ms"] == destination["first_seen_ms"] == NOW_MS - 30 * DAY_MS
+    assert source["notes"] == [f"aliased to {caller.destination}"]
+    assert destination["notes"] == [f"has the history of {caller.source}"]
+    assert caller.store() == records
+    assert caller.idsync.process_aliases() == []
+
+
+def test_looking_at_profiles_shows_what_is_due() -> None:
+    """As if it had been processed in time."""
+    caller = AliasCaller()
+    caller.alias()
+    caller.idsync.set_clock(shift_ms=DAY_MS)
+    assert caller.profile(caller.destination)["first_seen_ms"] == NOW_MS - 30 * DAY_MS
+
+
+@pytest.mark.parametrize(
+    ("hours", "fails"),
+    [((10, 8), True), ((4, 2), True), ((9, 5), True), ((12, 1), True), ((12, 11), False), ((3, 2), False)],
+)
+def test_a_second_alias_of_a_source_fails_if_the_ranges_overlap(hours: tuple[int, int], fails: bool) -> None:
+    """Against one from ten to four hours ago; it was accepted, and fails silently."""
+    caller = AliasCaller()
+    caller.alias(start_unixtime_ms=NOW_MS - 10 * HOUR_MS, end_unixtime_ms=NOW_MS - 4 * HOUR_MS)
+    start, end = (NOW_MS - each * HOUR_MS for each in hours)
+    other = caller.seed(customerid="B")
+    assert caller.alias(start_unixtime_ms=start, end_unixtime_ms=end, destination_mpid=other).status == 202
+    caller.idsync.process_aliases()
+    overlap = "the source was the source of an earlier alias with an overlapping time range"
+    assert caller.states() == [("done", None), ("failed", overlap) if fails else ("done", None)]
+    assert caller.profile(other)["notes"] == ([] if fails else [f"has the history of {caller.source}"])
+    assert (caller.profile(other)["first_seen_ms"] == NOW_MS) is fails
+
+
+def test_aliases_form_no_chains() -> None:
+    """A destination is no later source, and a source no later destination."""
+    caller = AliasCaller()
+    third = caller.seed(customerid="C")
+    caller.alias()
+    caller.alias(source_mpid=caller.destination, destination_mpid=third)
+    caller.alias(source_mpid=third, destination_mpid=caller.source)
+    caller.idsync.process_aliases()
+    assert caller.states() == [
+        ("done", None),
+        ("failed", "the source was the destination of an earlier alias"),
+        ("failed", "the destination was the source of an earlier alias"),
+    ]
+
+
+def test_an_alias_that_failed_stands_in_nobodys_way() -> None:
+    """Nothing was copied by it."""
+    caller = AliasCaller()
+    third, fourth = caller.seed(customerid="C"), caller.seed(customerid="D")
+    caller.alias()
+    caller.alias(source_mpid=caller.destination, destination_mpid=third)
+    caller.alias(source_mpid=third, destination_mpid=fourth)
+    caller.idsync.process_aliases()
+    assert [state for state, _ in caller.states()] == ["done", "failed", "done"]
+
+
+def test_several_sources_may_have_one_destination() -> None:
+    """The first-seen date is that of the last; known users are no obstacle as a source."""
+    caller = AliasCaller()
+    known = caller.seed(customerid="B")
+    caller.alias()
+    caller.alias(source_mpid=known)
+    caller.idsync.process_aliases()
+    assert [state for state, _ in caller.states()] == ["done", "done"]
+    assert caller.profile(caller.destination)["first_seen_ms"] == NOW_MS
+    assert len(caller.profile(caller.destination)["notes"]) == 2
+
+
+def test_only_what_is_due_is_processed_in_order() -> None:
+    """A later request is judged by the earlier ones that were processed before it."""
+    caller = AliasCaller()
+    caller.alias()
+    caller.idsync.set_clock(shift_ms=HOUR_MS)
+    caller.alias(source_mpid=caller.destination, destination_mpid=caller.source)
+    caller.idsync.set_clock(shift_ms=DAY_MS)
+    assert [state for state, _ in caller.states()] == ["done", "pending"]
+    caller.idsync.set_clock(shift_ms=DAY_MS + HOUR_MS)
+    assert caller.states()[1] == ("failed", "the source was the destination of an earlier alias")
+
+
+def test_an_alias_lives_on_every_store(database: str) -> None:
+    """State, reason and date are kept, and written once."""
+    caller = AliasCaller(database=database)
+    third = caller.seed(customerid="C")
+    caller.alias()
+    caller.alias(source_mpid=caller.destination, destination_mpid=third)
+    assert len(caller.idsync.process_aliases()) == 2
+    assert [state for state, _ in caller.states()] == ["done", "failed"]
+    assert caller.profile(caller.destination)["first_seen_ms"] == NOW_MS - 30 * DAY_MS
+    caller.idsync.close()
+
+
+def test_a_profile_that_is_gone_lets_its_alias_fail() -> None:
+    """Where an administrator removed it in between, say."""
+    caller = AliasCaller()
+    caller.alias()
+    with caller.idsync._store.transaction() as profiles:
+        (alias,) = profiles.aliases()
+        profiles.clear()
+        profiles.record_alias(alias)
+    caller.idsync.process_aliases()
+    assert caller.states() == [("failed", "the source or the destination does not exist any more")]

@@ -103,7 +103,7 @@ def test_a_search_without_a_match() -> None:
 @pytest.mark.parametrize("target", ["/v1/identify", "/v1/5/modify", "/anything?cb=1"])
 def test_a_preflight_is_answered_on_every_path(target: str) -> None:
     """Browsers ask before the Web SDK's calls, without a key."""
-    answer = Service(BrokenStore(), IdentityStrategy()).handle("OPTIONS", target, {}, b"")
+    answer = Service(BrokenStore(), IdentityStrategy()).handle("OPTIONS", target, {}, b"").answer
     assert (answer.status, answer.body) == (204, b"")
     assert answer.headers["access-control-allow-origin"] == "*"
     assert answer.headers["access-control-allow-methods"] == "POST, OPTIONS"
@@ -119,7 +119,7 @@ def test_a_preflight_is_answered_on_every_path(target: str) -> None:
 
 def test_calls_are_made_with_post() -> None:
     """Another method on a path of the API is a 405."""
-    answer = Service(BrokenStore(), IdentityStrategy()).handle("GET", "/v1/identify", KEY, b"")
+    answer = Service(BrokenStore(), IdentityStrategy()).handle("GET", "/v1/identify", KEY, b"").answer
     assert (answer.status, answer.headers["allow"], answer.body) == (405, "POST, OPTIONS", b"")
 
 
@@ -164,33 +164,45 @@ def test_matches_are_returned_unless_they_are_not_wanted() -> None:
 
 
 class LockingStore(MemoryStore):
-    """Notes the identities that each transaction names before it begins."""
+    """Notes what each transaction names before it begins."""
 
-    named: ClassVar[list[set[Identity]]] = []
+    named: ClassVar[list[tuple[set[Identity], int | None]]] = []
 
-    def transaction(self, identities: Iterable[Identity] = ()) -> AbstractContextManager[Transaction]:
-        self.named.append(set(identities))
+    def transaction(
+        self, identities: Iterable[Identity] = (), mpid: int | None = None
+    ) -> AbstractContextManager[Transaction]:
+        self.named.append((set(identities), mpid))
         return super().transaction()
 
 
-def test_a_store_is_told_the_identities_of_a_request_before_it_reads() -> None:
-    """So that one which locks them can do so in one order; old and new values of a modify are among them."""
+def test_a_store_is_told_whom_a_request_names_before_it_reads() -> None:
+    """So that one which locks them can do so in one order; old and new values of a modify are among them. A call
+    that is refused or names nobody names the profile that cannot be, as naming nothing would lock everything."""
     service = Service(LockingStore(iter([7]).__next__), IdentityStrategy())
     service.handle("POST", "/v1/identify", KEY, json.dumps(ED).encode())
     change = {"identity_type": "email", "old_value": "ed", "new_value": "henry"}
     added = {"identity_type": "other", "old_value": None, "new_value": "o"}
     body = {"environment": "production", "identity_changes": [change, added]}
-    assert service.handle("POST", "/v1/7/modify", KEY, json.dumps(body).encode()).status == 200
+    served = service.handle("POST", "/v1/7/modify", KEY, json.dumps(body).encode())
+    assert served.answer is not None
+    assert served.answer.status == 200
+    service.handle("POST", "/v1/identify", KEY, b"{}")
+    service.handle("POST", "/v1/0/modify", KEY, b'{"environment":"production","identity_changes":[]}')
     assert LockingStore.named == [
-        {("customerid", "A"), ("email", "ed")},
-        {("email", "ed"), ("email", "henry"), ("other", "o")},
+        ({("customerid", "A"), ("email", "ed")}, None),
+        ({("email", "ed"), ("email", "henry"), ("other", "o")}, 7),
+        (set(), 0),
+        (set(), 0),
+        (set(), 0),
     ]
 
 
 class BrokenStore:
     """A store that fails, with an identity value in its message."""
 
-    def transaction(self, identities: Iterable[Identity] = ()) -> AbstractContextManager[Transaction]:
+    def transaction(
+        self, identities: Iterable[Identity] = (), mpid: int | None = None
+    ) -> AbstractContextManager[Transaction]:
         raise RuntimeError("disk full while writing ed@example.com")
 
 
@@ -198,7 +210,8 @@ def test_a_fault_of_the_service_is_a_500_and_logged_without_its_data(caplog: pyt
     """The log says where it happened, and nothing of the request."""
     caplog.set_level(logging.DEBUG)
     body = {"environment": "production", "known_identities": {"email": "ed@example.com"}, "request_id": "mine"}
-    answer = Service(BrokenStore(), IdentityStrategy()).handle("POST", "/v1/identify", KEY, json.dumps(body).encode())
+    service = Service(BrokenStore(), IdentityStrategy())
+    answer = service.handle("POST", "/v1/identify", KEY, json.dumps(body).encode()).answer
     entries = [{"code": "INTERNAL_ERROR", "message": "An unknown error was encountered."}]
     sdk = {"Errors": entries, "ErrorCode": "INTERNAL_ERROR", "StatusCode": 500, "RequestId": None}
     assert answer.status == 500

@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -76,9 +77,35 @@ def test_an_async_httpx_client_may_use_the_async_transport() -> None:
     )
 
 
+def test_the_async_transport_waits_for_a_database_in_a_thread(tmp_path: Path) -> None:
+    """The event loop goes on while another call holds the database."""
+    idsync = LocalIDSync(str(tmp_path / "profiles.db"))
+    request = HTTPRequest(URL, "/v1/identify", KEY, BODY, None)
+
+    async def identify() -> tuple[int, int]:
+        with idsync._store.transaction():
+            session = asyncio.create_task(idsync.async_transport.asend(request, 10))
+            async with httpx.AsyncClient(transport=idsync.async_transport) as client:
+                post = asyncio.create_task(client.post(URL, content=BODY, headers=KEY))
+                await asyncio.sleep(0.05)
+                assert not session.done()
+        return (await session).status, (await post).status_code
+
+    assert asyncio.run(identify()) == (200, 200)
+    assert len(idsync.profiles()) == 1
+    idsync.close()
+
+
+def test_a_service_tells_its_strategy() -> None:
+    """With every setting that is in force."""
+    strategy = IdentityStrategy("best_match", max_age_s=5)
+    assert LocalIDSync(strategy=strategy).strategy is strategy
+
+
 def test_a_seeded_profile_is_stored_as_given() -> None:
     """One value or several, without merging, unique values twice, types outside the priority apart."""
-    idsync = LocalIDSync(strategy=IdentityStrategy("profile_link"))
+    idsync = LocalIDSync(strategy=IdentityStrategy("profile_link"), now_ms=lambda: 5)
+    common = {"source_mpid": None, "first_seen_ms": 5, "last_seen_ms": 5, "notes": []}
     first = idsync.seed_profile({"email": "ed", "facebook": "f", "customerid": ["A", "B", "A"]})
     second = idsync.seed_profile({"email": ["ed"]})
     third = idsync.seed_profile({"email": []})
@@ -87,10 +114,10 @@ def test_a_seeded_profile_is_stored_as_given() -> None:
             "mpid": first,
             "identities": {"customerid": ["A", "B"], "email": ["ed"]},
             "other_identities": {"facebook": ["f"]},
-            "source_mpid": None,
+            **common,
         },
-        {"mpid": second, "identities": {"email": ["ed"]}, "other_identities": {}, "source_mpid": None},
-        {"mpid": third, "identities": {}, "other_identities": {}, "source_mpid": None},
+        {"mpid": second, "identities": {"email": ["ed"]}, "other_identities": {}, **common},
+        {"mpid": third, "identities": {}, "other_identities": {}, **common},
     ]
 
 
@@ -141,12 +168,6 @@ def test_mpids_are_signed_64_bit_numbers_but_never_zero(monkeypatch: pytest.Monk
     assert mpid_drawer(1)() == 2**63 - 1
 
 
-def test_a_database_that_is_not_supported_is_refused() -> None:
-    """Rather than silently kept in memory."""
-    with pytest.raises(ValueError, match=r'pass ":memory:"'):
-        LocalIDSync("profiles.db")
-
-
 def test_an_unknown_strategy_is_refused() -> None:
     """With the names that there are."""
     with pytest.raises(ValueError, match="unknown strategy 'custom'; known: default, "):
@@ -155,7 +176,7 @@ def test_an_unknown_strategy_is_refused() -> None:
 
 def test_a_printed_service_names_its_strategy() -> None:
     """And nothing that is personal or secret."""
-    assert repr(LocalIDSync(strategy="best_match")) == "<LocalIDSync in memory, strategy 'best_match'>"
+    assert repr(LocalIDSync(strategy="best_match")) == "<LocalIDSync, strategy 'best_match'>"
 
 
 def test_equal_calls_at_the_same_time_end_on_one_profile() -> None:

@@ -1,0 +1,135 @@
+"""uvicorn with what it lacks: a deadline for the head of a request, connections closed without an answer, and an end
+that loses nothing. Needs the extra `server`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from .app import ABORT
+
+HEAD_SECONDS = 10.0
+"""A request whose head is not complete by then is cut off: each one that drips would hold a connection for good."""
+
+HEAD_LIMIT_BYTES = 32 * 1024
+"""Browsers send a few KB at most."""
+
+GRACE_SECONDS = 6
+"""How long requests under way may take once the end was asked for."""
+
+
+class Connection(H11Protocol):
+    """One connection of a client."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._deadline: asyncio.TimerHandle | None = None
+        serve = self.app
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await serve({**scope, "extensions": {ABORT: self.transport.abort}}, receive, send)
+
+        self.app = app
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        # Head and body are written one after the other; the second would wait until the client has acknowledged the
+        # first, which takes it 40 ms. asyncio sees to this for sockets of its own making only.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unwatch()
+
+    def _watch(self) -> None:
+        """Give a head that has begun, or a connection that has not, its deadline; a complete head ends it."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._unwatch()
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+
+    def _unwatch(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+class Server(uvicorn.Server):
+    """Serves an application on listening sockets until SIGTERM or SIGINT. `ready` is called once it does, `ending`
+    when it was asked to end."""
+
+    drain_seconds = 0.5
+    """How long connections may stay after that: their next answer tells them to close, so that none is closed while
+    a request is on its way."""
+
+    def __init__(self, app: Any, ready: Callable[[], None], ending: Callable[[], None]) -> None:
+        config = uvicorn.Config(
+            app,
+            http=Connection,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,  # it would show keys and MPIDs
+            log_level="critical",
+            server_header=False,
+            proxy_headers=False,
+            h11_max_incomplete_event_size=HEAD_LIMIT_BYTES,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+        super().__init__(config)
+        self._ready = ready
+        self._ending = ending
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._ending()
+        headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        self.server_state.default_headers = headers
+        for connection in self.server_state.connections:  # requests under way have the headers of their beginning
+            cycle = getattr(connection, "cycle", None)
+            if cycle is not None:
+                cycle.default_headers = headers
+        await self._stop_listening(sockets or [])
+        await asyncio.sleep(self.drain_seconds)
+        await super().shutdown(sockets)
+
+    async def _stop_listening(self, sockets: list[socket.socket]) -> None:
+        """Take no more connections, but those that clients were already told they have."""
+        waiting = []
+        for sock in sockets:
+            with contextlib.suppress(OSError):
+                while True:
+                    waiting.append(sock.accept()[0])
+        for server in self.servers:
+            server.close()
+        loop = asyncio.get_running_loop()
+        for connection in waiting:
+            connection.setblocking(False)
+            await loop.connect_accepted_socket(
+                lambda: Connection(self.config, self.server_state, self.lifespan.state), connection
+            )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn raises a signal again once it has ended, which would not look like an orderly end."""
+        before = {each: signal.signal(each, self.handle_exit) for each in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)

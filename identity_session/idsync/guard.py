@@ -1,0 +1,72 @@
+"""Who may speak to a served service: the name it is called by, pages of other sites, the token of `/emulator`.
+
+A page on the web can make a browser call any port of this machine, and a name of its own that resolves to 127.0.0.1
+(DNS rebinding) makes the answer readable to it. So the `Host` header is checked before anything is read or written.
+Source: "HTTP Semantics" (RFC 9110), section 7.2, for the header.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+_HOST = re.compile(r"(\[[0-9a-f:.%]+\]|[^:\[\]/@]+)(:[0-9]*)?", re.ASCII)
+
+Headers = Iterable[tuple[bytes, bytes]]
+"""Names in lower case, as ASGI has them."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a request goes no further."""
+
+    status: int
+    text: str
+
+
+class Guard:
+    """Judges requests by their headers alone.
+
+    `host` is the name the service was told to serve under, beside the loopback names. A `token` is demanded for
+    `/emulator` when there is one; `token_needed` closes `/emulator` altogether while there is none.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", token: str | None = None, *, token_needed: bool = False) -> None:
+        self._names = LOOPBACK_NAMES | {in_url(host).lower()}
+        self._token = token
+        self._token_needed = token_needed
+
+    def host_refusal(self, headers: Headers) -> Refusal | None:
+        """Whether the service is called by a name that is its own. None lets the request pass."""
+        hosts = _values(headers, b"host")
+        found = _HOST.fullmatch(hosts[0].lower()) if len(hosts) == 1 else None
+        if found and found[1] in self._names:
+            return None
+        return Refusal(403, "This Host is not served here; call localhost or 127.0.0.1, or name it with serve --host.")
+
+    def emulator_refusal(self, headers: Headers) -> Refusal | None:
+        """Whether this caller may use `/emulator`, once the host was found right. None lets the request pass."""
+        own = {"http://" + host.lower() for host in _values(headers, b"host")}
+        if any(origin.lower() not in own for origin in _values(headers, b"origin")):
+            return Refusal(403, "Pages of other origins may not use /emulator; call it from a program or a shell.")
+        if self._token is None:
+            closed = "/emulator is closed on this address; set IDENTITY_SESSION_TOKEN or serve --token-file."
+            return Refusal(403, closed) if self._token_needed else None
+        given = _values(headers, b"authorization")
+        expected = f"Bearer {self._token}".encode()
+        if len(given) == 1 and hmac.compare_digest(given[0].encode("latin-1"), expected):
+            return None
+        return Refusal(401, "/emulator needs the token of this service; send it as Authorization: Bearer TOKEN.")
+
+
+def in_url(host: str) -> str:
+    """A host as URLs have it: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def _values(headers: Headers, name: bytes) -> list[str]:
+    return [value.decode("latin-1") for key, value in headers if key == name]

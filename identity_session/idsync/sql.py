@@ -1,0 +1,264 @@
+"""What the stores on a database share: the statements, each with its purpose, and a transaction made of them.
+
+Written once in the SQL that SQLite and PostgreSQL both read. Values only ever travel as parameters, `:name`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from itertools import groupby
+from typing import Any, Literal
+
+from .profiles import CALLS_KEPT, AliasRecord, CallRecord, Profile
+
+Table = Literal["idsync_profile", "idsync_alias", "idsync_call"]
+"""A table whose rows are counted by `number`."""
+
+# The identities of a profile lie beside it: one row each, `added` in the order in which they came.
+_PROFILES = """
+SELECT profile.mpid, profile.number, profile.source_mpid, profile.created_ms, profile.last_seen_ms,
+       identity.type, identity.value
+FROM idsync_profile AS profile LEFT JOIN idsync_identity AS identity ON identity.mpid = profile.mpid
+"""
+_IN_ORDER = " ORDER BY profile.number, profile.mpid, identity.type, identity.added"
+
+# Every profile, with its identities.
+ALL_PROFILES = _PROFILES + _IN_ORDER
+
+# The profile of an MPID.
+GET_PROFILE = _PROFILES + "WHERE profile.mpid = :mpid" + _IN_ORDER
+
+# Profiles that hold an identity. The hash finds it: an index of PostgreSQL refuses values of more than 2.7 KB.
+_THAT_HOLD = """
+WHERE profile.mpid IN (SELECT mpid FROM idsync_identity WHERE hash = :hash AND type = :type AND value = :value)
+"""
+HOLDERS = _PROFILES + _THAT_HOLD + _IN_ORDER
+
+# A new profile, unless its MPID is taken.
+INSERT_PROFILE = """
+INSERT INTO idsync_profile (mpid, number, source_mpid, created_ms, last_seen_ms)
+VALUES (:mpid, :number, :source_mpid, :created_ms, :last_seen_ms)
+ON CONFLICT (mpid) DO NOTHING
+"""
+
+# A profile in place of the one of its MPID, if there is one.
+PUT_PROFILE = """
+INSERT INTO idsync_profile (mpid, number, source_mpid, created_ms, last_seen_ms)
+VALUES (:mpid, :number, :source_mpid, :created_ms, :last_seen_ms)
+ON CONFLICT (mpid) DO UPDATE SET number = excluded.number, source_mpid = excluded.source_mpid,
+    created_ms = excluded.created_ms, last_seen_ms = excluded.last_seen_ms
+"""
+
+# A call returned or changed this profile.
+SEE_PROFILE = "UPDATE idsync_profile SET last_seen_ms = :now_ms WHERE mpid = :mpid"
+
+# Put an identity on a profile, unless it is there.
+ADD_IDENTITY = """
+INSERT INTO idsync_identity (mpid, hash, type, value)
+SELECT mpid, :hash, :type, :value FROM idsync_profile WHERE mpid = :mpid AND NOT EXISTS
+    (SELECT 1 FROM idsync_identity WHERE hash = :hash AND mpid = :mpid AND type = :type AND value = :value)
+"""
+
+# Take an identity off a profile.
+REMOVE_IDENTITY = """
+DELETE FROM idsync_identity WHERE hash = :hash AND mpid = :mpid AND type = :type AND value = :value
+"""
+
+# Take all identities off a profile.
+REMOVE_IDENTITIES = "DELETE FROM idsync_identity WHERE mpid = :mpid"
+
+# Note an alias request.
+INSERT_ALIAS = """
+INSERT INTO idsync_alias (number, request_id, source_mpid, destination_mpid, start_ms, end_ms, scope, received_ms,
+                          state, reason, processed_ms)
+VALUES (:number, :request_id, :source_mpid, :destination_mpid, :start_ms, :end_ms, :scope, :received_ms,
+        :state, :reason, :processed_ms)
+"""
+
+# Replace an alias request.
+UPDATE_ALIAS = """
+UPDATE idsync_alias SET request_id = :request_id, source_mpid = :source_mpid, destination_mpid = :destination_mpid,
+    start_ms = :start_ms, end_ms = :end_ms, scope = :scope, received_ms = :received_ms, state = :state,
+    reason = :reason, processed_ms = :processed_ms
+WHERE number = :number
+"""
+
+# Every alias request, the columns in the order of AliasRecord.
+ALL_ALIASES = """
+SELECT request_id, source_mpid, destination_mpid, start_ms, end_ms, scope, received_ms, number, state, reason,
+       processed_ms
+FROM idsync_alias ORDER BY number
+"""
+
+# Note a call.
+INSERT_CALL = """
+INSERT INTO idsync_call (number, received_ms, endpoint, status, mpid, created, reasons)
+VALUES (:number, :received_ms, :endpoint, :status, :mpid, :created, :reasons)
+"""
+
+# The latest calls, the columns in the order of CallRecord.
+LATEST_CALLS = """
+SELECT number, received_ms, endpoint, status, mpid, created, reasons
+FROM idsync_call ORDER BY number DESC LIMIT :last
+"""
+
+# The number of the latest call that is not kept.
+LAST_CALL_NOT_KEPT = "SELECT number FROM idsync_call ORDER BY number DESC LIMIT 1 OFFSET :kept"
+
+# Forget calls up to a number.
+DELETE_CALLS = "DELETE FROM idsync_call WHERE number <= :number"
+
+# Forget everything, a table at a time; identities refer to profiles.
+CLEAR = (
+    "DELETE FROM idsync_identity",
+    "DELETE FROM idsync_profile",
+    "DELETE FROM idsync_alias",
+    "DELETE FROM idsync_call",
+)
+
+# To look for calls that are not kept costs more than to note one, so that only every so many calls do it.
+_SWEEP_EVERY = 100
+
+
+def identity_hash(type_: str, value: str) -> int:
+    """A signed 64-bit number for an identity, the same in every process."""
+    digest = hashlib.blake2b(f"{type_}\0{value}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, signed=True)
+
+
+class SQLTransaction(ABC):
+    """The transaction of both databases. They differ in how a statement is run and how rows are numbered."""
+
+    def __init__(self, draw_mpid: Callable[[], int]) -> None:
+        self._draw_mpid = draw_mpid
+
+    @abstractmethod
+    def execute(self, statement: str, values: Mapping[str, Any]) -> None:
+        """Run a statement with its parameters."""
+
+    @abstractmethod
+    def rows(self, statement: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Run a statement and read what it gives."""
+
+    @abstractmethod
+    def changes(self, statement: str, values: Mapping[str, Any]) -> int:
+        """Run a statement and say how many rows it changed."""
+
+    @abstractmethod
+    def next_number(self, table: Table) -> int:
+        """A number above all others in a table."""
+
+    @abstractmethod
+    def reached(self, table: Table, number: int) -> None:
+        """A row with a number of its own was written: later numbers must be above it."""
+
+    def forget_calls(self, number: int) -> None:
+        """Forget the calls up to a number."""
+        self.execute(DELETE_CALLS, {"number": number})
+
+    def holders(self, type_: str, value: str) -> Sequence[Profile]:
+        return _profiles(self.rows(HOLDERS, _identity(type_, value)))
+
+    def get(self, mpid: int) -> Profile | None:
+        return next(iter(_profiles(self.rows(GET_PROFILE, {"mpid": mpid}))), None)
+
+    def create(self, source_mpid: int | None = None, *, now_ms: int = 0, mpid: int | None = None) -> Profile:
+        sequence = self.next_number("idsync_profile")
+        while True:
+            drawn = self._draw_mpid() if mpid is None else mpid
+            profile = Profile(drawn, sequence, {}, source_mpid, now_ms, now_ms)
+            if self.changes(INSERT_PROFILE, _row(profile)):
+                return profile
+            if mpid is not None:
+                raise ValueError("a profile has this MPID already")
+
+    def put(self, profile: Profile) -> None:
+        self.execute(PUT_PROFILE, _row(profile))
+        self.execute(REMOVE_IDENTITIES, {"mpid": profile.mpid})
+        for type_, values in profile.identities.items():
+            for value in values:
+                self.execute(ADD_IDENTITY, {"mpid": profile.mpid, **_identity(type_, value)})
+        self.reached("idsync_profile", profile.sequence)
+
+    def seen(self, mpid: int, now_ms: int) -> None:
+        self.execute(SEE_PROFILE, {"mpid": mpid, "now_ms": now_ms})
+
+    def add(self, mpid: int, type_: str, value: str) -> Profile:
+        self.execute(ADD_IDENTITY, {"mpid": mpid, **_identity(type_, value)})
+        profile = self.get(mpid)
+        if profile is None:
+            raise KeyError(mpid)
+        return profile
+
+    def remove(self, mpid: int, type_: str, value: str) -> None:
+        self.execute(REMOVE_IDENTITY, {"mpid": mpid, **_identity(type_, value)})
+
+    def record_alias(self, alias: AliasRecord) -> AliasRecord:
+        alias = replace(alias, number=self._number("idsync_alias", alias.number))
+        self.execute(INSERT_ALIAS, asdict(alias))
+        return alias
+
+    def update_alias(self, alias: AliasRecord) -> None:
+        self.execute(UPDATE_ALIAS, asdict(alias))
+
+    def record_call(self, call: CallRecord) -> CallRecord:
+        call = replace(call, number=self._number("idsync_call", call.number))
+        self.execute(INSERT_CALL, {**asdict(call), "reasons": json.dumps(call.reasons)})
+        if call.number % _SWEEP_EVERY == 0:
+            for (number,) in self.rows(LAST_CALL_NOT_KEPT, {"kept": CALLS_KEPT}):
+                self.forget_calls(number)
+        return call
+
+    def all(self) -> Sequence[Profile]:
+        return _profiles(self.rows(ALL_PROFILES, {}))
+
+    def aliases(self) -> Sequence[AliasRecord]:
+        return tuple(AliasRecord(*row) for row in self.rows(ALL_ALIASES, {}))
+
+    def calls(self, last: int | None = None) -> Sequence[CallRecord]:
+        wanted = CALLS_KEPT if last is None else min(max(last, 0), CALLS_KEPT)
+        rows = self.rows(LATEST_CALLS, {"last": wanted})
+        return tuple(
+            CallRecord(number, received_ms, endpoint, status, mpid, bool(created), tuple(json.loads(reasons)))
+            for number, received_ms, endpoint, status, mpid, created, reasons in reversed(rows)
+        )
+
+    def clear(self) -> None:
+        for statement in CLEAR:
+            self.execute(statement, {})
+
+    def _number(self, table: Table, given: int) -> int:
+        if not given:
+            return self.next_number(table)
+        self.reached(table, given)
+        return given
+
+
+def _row(profile: Profile) -> Mapping[str, Any]:
+    return {
+        "mpid": profile.mpid,
+        "number": profile.sequence,
+        "source_mpid": profile.source_mpid,
+        "created_ms": profile.created_ms,
+        "last_seen_ms": profile.last_seen_ms,
+    }
+
+
+def _identity(type_: str, value: str) -> Mapping[str, Any]:
+    return {"hash": identity_hash(type_, value), "type": type_, "value": value}
+
+
+def _profiles(rows: Iterable[tuple[Any, ...]]) -> list[Profile]:
+    """Profiles from rows of one identity each, those of a profile together."""
+    profiles = []
+    for (mpid, sequence, *rest), group in groupby(rows, key=lambda row: row[:5]):
+        identities: dict[str, tuple[str, ...]] = {}
+        for *_, type_, value in group:
+            if type_ is not None:
+                identities[type_] = (*identities.get(type_, ()), value)
+        profiles.append(Profile(mpid, sequence, identities, *rest))
+    return profiles

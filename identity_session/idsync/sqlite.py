@@ -1,0 +1,165 @@
+"""Profiles in a SQLite file: they outlive the process, and several processes may share them.
+
+Source on what survives a crash or a power cut: "Write-Ahead Logging" and "PRAGMA synchronous" of sqlite.org.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from identity_session.errors import NewerStorageError, StorageError
+from identity_session.files import make_private_folder, sync_folder
+
+from .profiles import Identity, Transaction
+from .sql import SQLTransaction, Table
+
+SCHEMA_VERSION = 1
+
+_APPLICATION_ID = 0x49445359
+"""Marks the file as ours ("IDSY"), so that a database of another program is never written to."""
+
+_BUSY_SECONDS = 30.0
+"""How long a transaction waits for those of other processes. Each takes milliseconds."""
+
+_LOG_ATTEMPTS = 1_000
+_LOG_PAUSE_SECONDS = 0.01
+
+# The tables of version 1. `number` and `added` count by themselves.
+_SCHEMA = (
+    """
+    CREATE TABLE idsync_profile (
+        mpid INTEGER PRIMARY KEY, number INTEGER NOT NULL, source_mpid INTEGER,
+        created_ms INTEGER NOT NULL, last_seen_ms INTEGER NOT NULL)
+    """,
+    "CREATE INDEX idsync_profile_by_number ON idsync_profile (number)",
+    """
+    CREATE TABLE idsync_identity (
+        added INTEGER PRIMARY KEY, mpid INTEGER NOT NULL REFERENCES idsync_profile,
+        hash INTEGER NOT NULL, type TEXT NOT NULL, value TEXT NOT NULL)
+    """,
+    "CREATE INDEX idsync_identity_by_hash ON idsync_identity (hash)",
+    "CREATE INDEX idsync_identity_by_mpid ON idsync_identity (mpid)",
+    """
+    CREATE TABLE idsync_alias (
+        number INTEGER PRIMARY KEY, request_id TEXT, source_mpid INTEGER NOT NULL, destination_mpid INTEGER NOT NULL,
+        start_ms INTEGER NOT NULL, end_ms INTEGER NOT NULL, scope TEXT NOT NULL, received_ms INTEGER NOT NULL,
+        state TEXT NOT NULL, reason TEXT, processed_ms INTEGER)
+    """,
+    """
+    CREATE TABLE idsync_call (
+        number INTEGER PRIMARY KEY, received_ms INTEGER NOT NULL, endpoint TEXT NOT NULL, status INTEGER NOT NULL,
+        mpid INTEGER, created INTEGER NOT NULL, reasons TEXT NOT NULL)
+    """,
+    f"PRAGMA application_id = {_APPLICATION_ID}",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
+)
+
+
+class SQLiteStore:
+    """Profiles in the file at `path`, which is created with its folders, for its owner only, if it is missing.
+
+    One transaction at a time, those of other processes included; what was committed survives a kill and a power cut.
+    `draw_mpid` proposes MPIDs. Raises NewerStorageError for a file of a newer version, and StorageError for one that
+    is no database of this service or cannot be opened.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], draw_mpid: Callable[[], int]) -> None:
+        self._draw_mpid = draw_mpid
+        self._lock = threading.Lock()
+        try:
+            self._connection = _connect(Path(path))
+        except (sqlite3.Error, OSError) as error:
+            raise StorageError(f"{path} cannot be opened as a SQLite database ({error})") from error
+
+    @contextmanager
+    def transaction(self, identities: Iterable[Identity] = (), mpid: int | None = None) -> Iterator[Transaction]:
+        with self._lock:
+            try:
+                # Begun as a writer: a reader that turns writer fails when another process has written meanwhile.
+                self._connection.execute("BEGIN IMMEDIATE")
+                yield _SQLiteTransaction(self._connection, self._draw_mpid)
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._connection.rollback()
+                raise
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+
+class _SQLiteTransaction(SQLTransaction):
+    def __init__(self, connection: sqlite3.Connection, draw_mpid: Callable[[], int]) -> None:
+        super().__init__(draw_mpid)
+        self._connection = connection
+
+    def execute(self, statement: str, values: Mapping[str, Any]) -> None:
+        self._connection.execute(statement, values)
+
+    def rows(self, statement: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        return self._connection.execute(statement, values).fetchall()
+
+    def changes(self, statement: str, values: Mapping[str, Any]) -> int:
+        return self._connection.execute(statement, values).rowcount
+
+    def next_number(self, table: Table) -> int:
+        return int(self.rows(f"SELECT coalesce(max(number), 0) + 1 FROM {table}", {})[0][0])  # noqa: S608
+
+    def reached(self, table: Table, number: int) -> None:
+        """Nothing to note: the next number follows the highest one that is there."""
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    if not path.parent.exists():
+        make_private_folder(path.parent)
+    # SQLite would create the file by the umask; the files that it lays beside it take their mode from this one.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    sync_folder(path.parent)
+    # The store's lock admits one thread at a time. Without isolation level the module begins no transactions.
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        _version(connection, path)
+        _use_write_ahead_log(connection)
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("BEGIN IMMEDIATE")
+        if _version(connection, path) == 0:
+            for statement in _SCHEMA:
+                connection.execute(statement)
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _version(connection: sqlite3.Connection, path: Path) -> int:
+    """The version of the schema, 0 in an empty file. Raises StorageError for what this package does not know."""
+    version, application_id, tables = connection.execute(
+        "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master)"
+        " FROM pragma_user_version, pragma_application_id"
+    ).fetchone()
+    if application_id != _APPLICATION_ID and (version or tables):
+        raise StorageError(f"{path} is a database of another program; choose another file")
+    if version > SCHEMA_VERSION:
+        raise NewerStorageError(
+            f"{path} has schema version {version}, this version of identity_session knows {SCHEMA_VERSION}; upgrade it"
+        )
+    return int(version)
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """A setting of the file. Changing it needs the file for oneself, and SQLite does not wait for that by itself."""
+    for _ in range(_LOG_ATTEMPTS - 1):
+        with suppress(sqlite3.OperationalError):
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        time.sleep(_LOG_PAUSE_SECONDS)
+    connection.execute("PRAGMA journal_mode = WAL")

