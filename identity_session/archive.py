@@ -10,14 +10,20 @@ still holds its own copy of the current user, and nothing is lost; the state alo
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from .errors import StorageError
 from .identities import is_text
 from .store import Storage
 from .users import Answer, Committed, Rule, Session, Snapshot, User
+
+_LATEST_MS = 62_135_596_800_000
+"""As far as a datetime reaches back from 1970; a time further off, either way, was not written by a clock."""
 
 
 class Archive:
@@ -31,13 +37,13 @@ class Archive:
 
     def open(self) -> Snapshot:
         """Read the snapshot, and the second copy of the device application stamp beside it."""
-        self._device_stamp = _text((self._storage.read("device") or {}).get("device_application_stamp"))
+        self._device_stamp = self._second_device_stamp()
         return self.snapshot()
 
     def snapshot(self) -> Snapshot:
         """The snapshot as it is stored now, whichever process wrote it."""
         state = self._storage.read("state") or {}
-        stamp = _text(state.get("device_application_stamp")) or self._stored_device_stamp()
+        stamp = _text(state.get("device_application_stamp")) or self._second_device_stamp()
         return Snapshot(
             device_application_stamp=stamp,
             context=_text(state.get("context")),
@@ -58,7 +64,7 @@ class Archive:
         """Every user remembered: the current one, then the others by when they were last seen, latest first."""
         current = self.snapshot().user
         others = [u for u in self._others() if not current or u.mpid != current.mpid]
-        others.sort(key=lambda u: (-(u.last_seen_ms or 0), u.first_seen_ms or 0, u.mpid))
+        others.sort(key=_order)
         return [current, *others] if current else others
 
     def update(self, rule: Rule, seconds: float) -> Committed:
@@ -69,16 +75,18 @@ class Archive:
             change = rule(before, self._find)
             after = change.snapshot
             for user in change.users:
-                self._storage.write(_name(user.mpid), asdict(user))
+                self._storage.write(_name(user.mpid), _user_object(user))
             for mpid in change.forget:
                 self._storage.delete(_name(mpid))
-            if after.device_application_stamp != self._stored_device_stamp():
+            if after.device_application_stamp != self._device_stamp:
                 self._storage.write("device", {"device_application_stamp": after.device_application_stamp})
                 self._device_stamp = after.device_application_stamp
-            if after != before:
-                self._storage.write("state", asdict(after))
+            state = _state_object(after)
+            if not _same(state, _state_object(before)):
+                self._storage.write("state", state)
             if change.users and self._max_users:
-                self._forget_oldest(after)
+                with contextlib.suppress(StorageError):  # the change is made; the next one tries again
+                    self._forget_oldest(after, self._max_users)
             return Committed(before, after)
 
     def clear(self, seconds: float) -> None:
@@ -87,28 +95,63 @@ class Archive:
             self._storage.clear()
             self._device_stamp = None
 
-    def _stored_device_stamp(self) -> str | None:
-        if self._device_stamp is None:
-            self._device_stamp = _text((self._storage.read("device") or {}).get("device_application_stamp"))
-        return self._device_stamp
+    def _second_device_stamp(self) -> str | None:
+        return _text((self._storage.read("device") or {}).get("device_application_stamp"))
 
     def _find(self, mpid: str) -> User | None:
-        stored = self._storage.read(_name(mpid))
-        return _user(stored) if stored else None
+        return self._read(_name(mpid))
 
     def _others(self) -> list[User]:
-        stored = (self._storage.read(name) for name in self._storage.names("users"))
-        return [user for user in (_user(s) for s in stored if s) if user]
+        return [user for user in map(self._read, self._storage.names("users")) if user]
 
-    def _forget_oldest(self, after: Snapshot) -> None:
-        others = [u for u in self._others() if u.mpid != after.mpid]
-        others.sort(key=lambda u: u.last_seen_ms or 0)
-        for user in others[: max(len(others) + 1 - (self._max_users or 0), 0)]:
+    def _read(self, name: str) -> User | None:
+        stored = self._storage.read(name)
+        user = _user(stored) if stored else None
+        return user if user and _name(user.mpid) == name else None  # a copy under another name is nobody
+
+    def _forget_oldest(self, after: Snapshot, max_users: int) -> None:
+        others = sorted((u for u in self._others() if u.mpid != after.mpid), key=_order)
+        for user in others[max_users - 1 :]:
             self._storage.delete(_name(user.mpid))
 
 
 def _name(mpid: str) -> str:
     return "users/" + hashlib.sha256(mpid.encode()).hexdigest()[:40]
+
+
+def _order(user: User) -> tuple[int, int, str]:
+    return -(user.last_seen_ms or 0), user.first_seen_ms or 0, user.mpid
+
+
+def _state_object(snapshot: Snapshot) -> dict[str, Any]:
+    session = snapshot.session
+    return {
+        "device_application_stamp": snapshot.device_application_stamp,
+        "context": snapshot.context,
+        "opted_out": snapshot.opted_out,
+        "session": session
+        and {"id": session.id, "started_ms": session.started_ms, "last_activity_ms": session.last_activity_ms},
+        "user": snapshot.user and _user_object(snapshot.user),
+        "answers": {key: asdict(answer) for key, answer in snapshot.answers.items()},
+    }
+
+
+def _user_object(user: User) -> dict[str, Any]:
+    return {
+        "mpid": user.mpid,
+        "identities": dict(user.identities),
+        "attributes": dict(user.attributes),
+        "consent_state": user.consent_state,
+        "first_seen_ms": user.first_seen_ms,
+        "last_seen_ms": user.last_seen_ms,
+        "is_logged_in": user.is_logged_in,
+        "is_ephemeral": user.is_ephemeral,
+    }
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two objects are spelled alike; == takes 1 for True and for 1.0."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def _text(value: object) -> str | None:
@@ -119,16 +162,27 @@ def _whole(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
+def _time_ms(value: object) -> int | None:
+    ms = _whole(value)
+    return ms if ms is not None and abs(ms) <= _LATEST_MS else None
+
+
+def _is_attribute_value(value: object) -> bool:
+    if isinstance(value, list):
+        return not any(isinstance(item, list | dict) for item in value)
+    return not isinstance(value, dict)
+
+
 def _object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
 def _session(stored: object) -> Session | None:
     session = _object(stored)
-    session_id, last_ms = _text(session.get("id")), _whole(session.get("last_activity_ms"))
+    session_id, last_ms = _text(session.get("id")), _time_ms(session.get("last_activity_ms"))
     if session_id is None or last_ms is None:
         return None
-    started_ms = _whole(session.get("started_ms"))
+    started_ms = _time_ms(session.get("started_ms"))
     return Session(session_id, last_ms if started_ms is None else started_ms, last_ms)
 
 
@@ -148,10 +202,10 @@ def _user(stored: Mapping[str, Any]) -> User | None:
     return User(
         mpid=mpid,
         identities={name: value for name, value in identities.items() if isinstance(value, str)},
-        attributes=_object(stored.get("attributes")),
+        attributes={k: value for k, value in _object(stored.get("attributes")).items() if _is_attribute_value(value)},
         consent_state=_object(stored.get("consent_state")) or None,
-        first_seen_ms=_whole(stored.get("first_seen_ms")),
-        last_seen_ms=_whole(stored.get("last_seen_ms")),
+        first_seen_ms=_time_ms(stored.get("first_seen_ms")),
+        last_seen_ms=_time_ms(stored.get("last_seen_ms")),
         is_logged_in=stored.get("is_logged_in") is True,
         is_ephemeral=stored.get("is_ephemeral") is True,
     )

@@ -101,14 +101,9 @@ class Core:
         self._monotonic = monotonic
         self._chance = chance
         self._slot = CallSlot()
-        self._new_device_stamp = settings.new_id()
         self._started = False
         self._automatic_identify_made = False
         self._identities_on_start: Identities | None = None
-
-    def device_stamp(self, snapshot: Snapshot) -> str:
-        """The device application stamp in use: configured, stored, or the one that the next change will store."""
-        return self._settings.device_id or snapshot.device_application_stamp or self._new_device_stamp
 
     def live_session(self, snapshot: Snapshot, now_ms: int) -> Session | None:
         """The session, if it has not expired by now."""
@@ -202,11 +197,11 @@ class Core:
         reply = remembered or _usable(call, (yield from self._ask(question, deadline)))
         sent = remembered is None
         if isinstance(reply, NoReply) or reply.status != 200:
-            yield self._apply(self._was_active(question), deadline)
+            yield self._apply(self._was_active(question), deadline, question)
             if isinstance(reply, NoReply):
                 return _failed(snapshot, reply.text)
             return Outcome(reply.status, reply.body, snapshot.mpid)
-        committed = yield self._apply(self._answered(question, reply, sent=sent), deadline)
+        committed = yield self._apply(self._answered(question, reply, sent=sent), deadline, question)
         if isinstance(committed, StorageError):
             return _failed(snapshot, f"the answer came but could not be saved: {committed}")
         return Outcome(200, reply.body, committed.after.mpid, _previous(committed))
@@ -296,10 +291,13 @@ class Core:
 
     # Rules, with the settings of this session
 
-    def _apply(self, rule: Rule, deadline: float) -> Apply:
+    def _apply(self, rule: Rule, deadline: float, question: Question | None = None) -> Apply:
+        """Every change sees to it that the device has a stamp: the one it was sent with, if it is the first."""
+        new_stamp = question.device_application_stamp if question else self._settings.new_id()
+
         def with_device(snapshot: Snapshot, find: FindUser) -> Change:
             change = rule(snapshot, find)
-            stamp = self.device_stamp(change.snapshot)
+            stamp = self._settings.device_id or snapshot.device_application_stamp or new_stamp
             return replace(change, snapshot=replace(change.snapshot, device_application_stamp=stamp))
 
         return Apply(with_device, deadline)
@@ -369,7 +367,9 @@ class Core:
             call=call,
             request_id=self._settings.new_id(),
             request_timestamp_ms=self._settings.now_ms(),
-            device_application_stamp=self.device_stamp(snapshot),
+            device_application_stamp=(
+                self._settings.device_id or snapshot.device_application_stamp or self._settings.new_id()
+            ),
             context=snapshot.context,
             mpid=snapshot.mpid,
             known_identities=identities,

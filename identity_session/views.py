@@ -138,11 +138,13 @@ class _User(Generic[Done]):
 
     def getFirstSeenTime(self) -> int | None:
         """`first_seen` in Unix milliseconds."""
-        return None if self.first_seen is None else to_ms(self.first_seen)
+        first_seen = self.first_seen
+        return None if first_seen is None else to_ms(first_seen)
 
     def getLastSeenTime(self) -> int | None:
         """`last_seen` in Unix milliseconds."""
-        return None if self.last_seen is None else to_ms(self.last_seen)
+        last_seen = self.last_seen
+        return None if last_seen is None else to_ms(last_seen)
 
     def getAllUserAttributes(self) -> dict[str, Any]:
         """`attributes`."""

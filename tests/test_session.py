@@ -373,3 +373,17 @@ def test_a_disk_that_fails_at_the_very_end_of_a_call_raises_nothing(monkeypatch:
     monkeypatch.setattr(own._archive, "user", failing)
     result = own.login()
     assert (result.http_code, result.get_previous_user()) == (200, None)
+
+
+def test_after_a_reset_the_device_is_another_one(tmp_path: Path) -> None:
+    """In the session that reset, and in one that was open meanwhile."""
+    first = session(storage=JsonStorage(tmp_path))
+    second = session(storage=JsonStorage(tmp_path))
+    first.start()
+    second.start()
+    before = first.device_id
+    second.reset()
+    assert first.device_id is None
+    first.start()
+    assert first.device_id == second.device_id
+    assert first.device_id not in (None, before)
