@@ -71,4 +71,4 @@ def basic_authorization(api_key: str, api_secret: str) -> str:
 
 def signature_matches(given: str, expected: str) -> bool:
     """Whether a signature is the expected one, in constant time; upper-case hex is accepted."""
-    return hmac.compare_digest(given.lower().encode(), expected.encode())
+    return hmac.compare_digest(given.lower().encode(errors="replace"), expected.encode())

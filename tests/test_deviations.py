@@ -822,7 +822,6 @@ def test_d27_reset_removes_only_its_own_files(tmp_path: Path) -> None:
     own = session(Scripted(user("1"), user("2")), storage=JsonStorage(tmp_path))
     own.start()
     own.login()
-    device = own.device_id
     other = session(storage=JsonStorage(tmp_path), workspace_token="other")
     other.start()
     own.reset()
