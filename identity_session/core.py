@@ -230,8 +230,10 @@ class Core:
         reply = yield from self._ask_aside(Call.ALIAS, deadline, alias=span)
         if isinstance(reply, Outcome):
             return reply
-        told = reply.status in (200, 202, 400)
-        return Outcome(reply.status, reply.message if told else f"the service answered with status {reply.status}")
+        if reply.status in (200, 202):
+            return Outcome(reply.status)
+        said = f"the service answered with status {reply.status}"
+        return Outcome(reply.status, reply.message if reply.status == 400 else said)
 
     def _ask_aside(self, call: Call, deadline: float, **fields: Any) -> Conversation[Reply | Outcome]:
         snapshot = yield Read()
@@ -351,13 +353,17 @@ class Core:
     # Asking
 
     def _ask(self, question: Question, deadline: float) -> Conversation[Reply | NoReply]:
-        """Ask, and ask again where that is safe and ends before the deadline; the answer in hand counts otherwise."""
+        """Ask, and ask again where that is safe and ends before the deadline. What counts is the last attempt that can
+        have reached the service."""
         attempt = 1
+        counts: Reply | NoReply | None = None
         while True:
-            reply = yield Ask(question, deadline)
+            reply: Reply | NoReply = yield Ask(question, deadline)
+            reached = isinstance(reply, Reply) or reply.sent
+            counts = reply if reached or counts is None else counts
             wait = self._settings.retry.wait_seconds(question.call, attempt, reply, self._chance())
             if wait is None or self._monotonic() + wait >= deadline:
-                return reply  # type: ignore[no-any-return]
+                return counts
             yield Pause(wait)
             attempt += 1
 

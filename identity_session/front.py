@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -31,7 +32,7 @@ logger = logging.getLogger("identity_session")
 View = TypeVar("View")
 
 
-class Front(Generic[View]):
+class Front(ABC, Generic[View]):
     """The state of a session and how it is read. `IdentitySession` and `AsyncIdentitySession` add the calls."""
 
     _closed = False
@@ -88,7 +89,8 @@ class Front(Generic[View]):
             keep_ephemeral_users: False forgets a user the service called ephemeral once another becomes current.
             max_users: how many users to remember, the current one included; None is no limit.
             cache_identity: answer a repeated identify or login from memory for as long as the service allows.
-            transport: an httpx transport of this front's kind, or a `Sender`; not closed by the session.
+            transport: an httpx transport of this front's kind, or a `Sender`; not closed by the session. It is told
+                the time left; only the session's own network is held to it byte by byte.
             now_ms: the wall clock, in Unix milliseconds.
             new_id: makes a version 4 UUID for devices, sessions and requests.
 
@@ -183,11 +185,13 @@ class Front(Generic[View]):
         """
         return self._listeners.add(listener)
 
+    @abstractmethod
     def _check_transport(self, transport: object) -> None:
-        raise NotImplementedError
+        """Raise TypeError unless this front can send through it."""
 
+    @abstractmethod
     def _view(self, mpid: str) -> View:
-        raise NotImplementedError
+        """A user as this front's callers hold it."""
 
     def _check_open(self) -> None:
         if self._closed:
@@ -239,6 +243,13 @@ class Front(Generic[View]):
             end_time=end,
             scope=scope,
         )
+
+
+def is_carrier(transport: object, sender: type, httpx_method: str) -> bool:
+    """Whether requests can be sent through this: an object of the kind, and not a class or a client by mistake."""
+    if isinstance(transport, type) or hasattr(transport, "build_request"):
+        return False
+    return isinstance(transport, sender) or hasattr(transport, httpx_method)
 
 
 def _storage(given: Storage | str | PathLike[str] | None) -> Storage:

@@ -224,6 +224,19 @@ class TestRetries:
         assert (outcome.http_code, outcome.body) == (429, {"code": "X"})
         assert "Pause" not in hand.log
 
+    @pytest.mark.parametrize(
+        ("outcomes", "code"),
+        [
+            ([Reply(503), NoReply("refused", sent=False)], 503),
+            ([NoReply("lost", sent=True), NoReply("refused", sent=False)], -1),
+            ([Reply(503), NoReply("lost", sent=True)], -1),
+            ([NoReply("refused", sent=False), Reply(503)], 503),
+        ],
+    )
+    def test_the_last_attempt_that_can_have_arrived_counts(self, outcomes: list[Any], code: int) -> None:
+        hand = Hand(Snapshot(user=ALICE), *outcomes, retry=RetryPolicy(attempts=2))
+        assert hand.run(hand.core.identity_call(Call.LOGIN, None)).http_code == code
+
     def test_none_is_made_when_there_is_no_policy(self) -> None:
         hand = Hand(Snapshot(user=ALICE), Reply(503), retry=None)
         assert hand.run(hand.core.identity_call(Call.LOGIN, None)).http_code == 503

@@ -276,11 +276,14 @@ def test_an_answer_of_just_under_a_mebibyte_is_read(front: str) -> None:
         assert driven.login(LOGIN).http_code == 200
 
 
-FROZEN = {"frozen": {}, "frozen, but not asyncio": {"real_asyncio": True}, "ticking": {"tick": True}}
+FROZEN = pytest.mark.parametrize(
+    ("front", "how"),
+    [("sync", {}), ("async", {}), ("async", {"real_asyncio": True})],
+    ids=["sync", "async", "async, but not asyncio itself"],
+)
 
 
-@FRONTS
-@pytest.mark.parametrize("how", FROZEN.values(), ids=FROZEN.keys())
+@FROZEN
 @pytest.mark.parametrize("fault", ["silence", "drip"])
 def test_the_deadline_holds_under_freezegun(front: str, how: dict[str, bool], fault: str) -> None:
     handler = {"silence": [HOLD], "drip": SLOW["body drips"]}[fault]
@@ -291,12 +294,11 @@ def test_the_deadline_holds_under_freezegun(front: str, how: dict[str, bool], fa
         opened(front, base_url=server.url, timeout=0.3) as driven,
     ):
         assert driven.login(LOGIN).http_code == -1
-        assert server.requests[0].json["request_timestamp_ms"] // 60_000 == 1_709_208_000_000 // 60_000
+        assert server.requests[0].json["request_timestamp_ms"] == 1_709_208_000_000
     assert time.monotonic() - began < 0.3 + SLACK_SECONDS
 
 
-@FRONTS
-@pytest.mark.parametrize("how", FROZEN.values(), ids=FROZEN.keys())
+@FROZEN
 def test_calls_and_the_waits_between_attempts_work_under_freezegun(front: str, how: dict[str, bool]) -> None:
     script = answers(http(503), http(429), USER)
     policy = RetryPolicy(initial_seconds=0.05)
@@ -307,7 +309,7 @@ def test_calls_and_the_waits_between_attempts_work_under_freezegun(front: str, h
     ):
         assert driven.start().http_code == 200
         assert driven.login(LOGIN).http_code == 200
-    assert {request.headers["date"] for request in server.requests} <= {"20240229T120000Z", "20240229T120001Z"}
+    assert {request.headers["date"] for request in server.requests} == {"20240229T120000Z"}
     assert len(server.requests) == 4
 
 

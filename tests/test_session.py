@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from freezegun import freeze_time
 from scripted import Clock, Scripted, identities, ids, lost, session, user
@@ -301,6 +302,11 @@ class TestMistakes:
     def test_a_storage_that_is_none_is_a_type_error(self) -> None:
         with pytest.raises(TypeError, match="storage must be a Storage or a path"):
             IdentitySession("key", storage=5)
+
+    @pytest.mark.parametrize("wrong", [httpx.Client(), httpx.HTTPTransport, httpx.AsyncHTTPTransport(), 5, "network"])
+    def test_a_transport_that_is_none_is_a_type_error(self, wrong: Any) -> None:
+        with pytest.raises(TypeError, match="transport must be"):
+            IdentitySession("key", storage=MemoryStorage(), transport=wrong)
 
     def test_a_path_below_a_file_is_a_storage_error(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
