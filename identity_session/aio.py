@@ -14,7 +14,7 @@ from .aioclock import pause_async
 from .aliasing import AliasRequest
 from .attributes import Edit
 from .clock import monotonic
-from .core import Apply, Ask, Conversation, Effect, Outcome, Pause, Read
+from .conversation import Apply, Ask, Conversation, Effect, Outcome, Pause, Read
 from .errors import StorageError
 from .exchange import AsyncSender, Call
 from .front import Front, is_carrier

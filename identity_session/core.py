@@ -1,9 +1,8 @@
 """The core: one conversation per call, without I/O.
 
-A conversation is a generator. It yields what it wants done (read the snapshot, apply a change, ask the service, wait)
-and is sent what came of it; what it returns is the outcome of the call. Both fronts drive the same conversations, and
-a test can drive them by hand. Trouble comes in as a value: a StorageError for a read or a change, a NoReply for a
-question.
+A conversation yields what it wants done (read the snapshot, apply a change, ask the service, wait) and is sent what
+came of it; what it returns is the outcome of the call. Both fronts drive the same conversations, and a test can drive
+them by hand.
 
 Sources: Web SDK src/identity.js, src/identityApiClient.ts, src/mp-instance.ts, src/sessionManager.ts,
 src/identity/search.ts; documentation page "IDSync" of the web client SDK. Departures are in the README's table.
@@ -11,66 +10,20 @@ src/identity/search.ts; documentation page "IDSync" of the web client SDK. Depar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum, auto
-from typing import Any, TypeVar
+from typing import Any
 
 from . import cache, rules
 from .aliasing import AliasRequest
 from .config import Settings
+from .conversation import Apply, Ask, Conversation, Outcome, Pause, Read
 from .errors import HTTPCodes, StorageBusyError, StorageError
 from .exchange import Call, IdentityChange, NoReply, Question, Reply
 from .identities import Identities, IdentityRequest, InvalidRequestError, clean_request, covers
 from .states import REFUSAL_TEXTS, CallSlot, Condition, refusal
 from .users import Change, Committed, FindUser, Rule, Session, Snapshot, User
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """Read the snapshot. Brings a Snapshot or a StorageError."""
-
-
-@dataclass(frozen=True, slots=True)
-class Apply:
-    """Apply a rule to what is stored, by this deadline. Brings a Committed or a StorageError."""
-
-    rule: Rule
-    deadline: float
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Put a question to the service once, by this deadline. Brings a Reply or a NoReply."""
-
-    question: Question
-    deadline: float
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Wait this long. Brings None."""
-
-    seconds: float
-
-
-Effect = Read | Apply | Ask | Pause
-T = TypeVar("T")
-Conversation = Generator[Effect, Any, T]
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Outcome:
-    """What came of a call, before it is dressed up for the caller."""
-
-    http_code: int
-    body: Any = None
-    """The answer's object, a text for a code of our own, or None."""
-    mpid: str | None = None
-    """The current user when the call ended."""
-    previous_mpid: str | None = None
-    """The user who was current before this call, if it changed the user."""
-    on_user_alias: Callable[[Any, Any], object] | None = None
 
 
 class Opening(Enum):

@@ -17,7 +17,8 @@ from . import clock
 from .aliasing import AliasRequest, alias_window
 from .archive import Archive
 from .config import DEFAULT_BASE_URL, Environment, Platform, Settings, settings
-from .core import Core, Outcome
+from .conversation import Outcome
+from .core import Core
 from .errors import StorageError
 from .identities import IdentityRequest
 from .listeners import Listeners, Message, check_callable

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar, assert_never
 from .aliasing import AliasRequest
 from .attributes import Edit
 from .clock import monotonic, pause
-from .core import Apply, Ask, Conversation, Effect, Outcome, Pause, Read
+from .conversation import Apply, Ask, Conversation, Effect, Outcome, Pause, Read
 from .errors import StorageError
 from .exchange import Call, Sender
 from .front import Front, is_carrier
