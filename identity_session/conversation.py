@@ -10,8 +10,10 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from .errors import HTTPCodes, StorageError
 from .exchange import Question
-from .users import Rule
+from .states import REFUSAL_TEXTS
+from .users import Rule, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +61,28 @@ class Outcome:
     previous_mpid: str | None = None
     """The user who was current before this call, if it changed the user."""
     on_user_alias: Callable[[Any, Any], object] | None = None
+
+
+def resumed(snapshot: Snapshot) -> Outcome:
+    """A live session goes on; the body describes its user as an answer would."""
+    user = snapshot.user
+    assert user is not None
+    body = {
+        "mpid": user.mpid,
+        "is_logged_in": user.is_logged_in,
+        "matched_identities": dict(user.identities),
+        "context": None,
+        "is_ephemeral": False,
+    }
+    return Outcome(HTTPCodes.ACTIVE_SESSION, body, user.mpid)
+
+
+def refused(snapshot: Snapshot | StorageError, code: HTTPCodes, text: str | None = None) -> Outcome:
+    """The call was not sent; `text` says why, by default what the table of refusals says of the code."""
+    mpid = snapshot.mpid if isinstance(snapshot, Snapshot) else None
+    return Outcome(code, text or REFUSAL_TEXTS[code], mpid)
+
+
+def failed(snapshot: Snapshot | None, text: str) -> Outcome:
+    """There is no usable answer, or nothing could be saved."""
+    return Outcome(HTTPCodes.NO_HTTP_COVERAGE, text, snapshot.mpid if snapshot else None)

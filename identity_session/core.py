@@ -18,7 +18,7 @@ from typing import Any
 from . import cache, rules
 from .aliasing import AliasRequest
 from .config import Settings
-from .conversation import Apply, Ask, Conversation, Outcome, Pause, Read
+from .conversation import Apply, Ask, Conversation, Outcome, Pause, Read, failed, refused, resumed
 from .errors import HTTPCodes, StorageBusyError, StorageError
 from .exchange import Call, IdentityChange, NoReply, Question, Reply
 from .identities import Identities, IdentityRequest, InvalidRequestError, clean_request, covers
@@ -73,7 +73,7 @@ class Core:
         except InvalidRequestError as invalid:
             self._automatic_identify_made = True
             committed = yield self._apply(self._opened(now_ms), deadline)
-            return _start_unsaved(committed) or _refused(committed.after, HTTPCodes.VALIDATION_ISSUE, str(invalid))
+            return _start_unsaved(committed) or refused(committed.after, HTTPCodes.VALIDATION_ISSUE, str(invalid))
 
         decision = Opening.REFUSE
 
@@ -92,9 +92,9 @@ class Core:
         self._automatic_identify_made = False
         self._identities_on_start = configured or _stored_identities(committed.after)
         if decision is Opening.RESUME:
-            return _active_session(committed.after)
+            return resumed(committed.after)
         if decision is Opening.REFUSE:
-            return _refused(committed.after, HTTPCodes.LOGGING_DISABLED_OR_MISSING_API_KEY)
+            return refused(committed.after, HTTPCodes.LOGGING_DISABLED_OR_MISSING_API_KEY)
         return (yield from self._automatic_identify(deadline))
 
     def start_new_session(self) -> Conversation[Outcome | None]:
@@ -102,7 +102,7 @@ class Core:
         deadline = self._deadline()
         committed = yield self._apply(self._begun(self._settings.now_ms()), deadline)
         if isinstance(committed, StorageError):
-            return _failed(None, str(committed))
+            return failed(None, str(committed))
         if self._automatic_identify_made or self._is_shut(committed.after):
             return None
         if self._identities_on_start is None:
@@ -123,20 +123,20 @@ class Core:
             if call is Call.MODIFY and not clean.identities:
                 raise InvalidRequestError("modify needs at least one identity to change")
         except InvalidRequestError as invalid:
-            return _refused((yield Read()), HTTPCodes.VALIDATION_ISSUE, str(invalid))
+            return refused((yield Read()), HTTPCodes.VALIDATION_ISSUE, str(invalid))
         outcome = yield from self._identity_call(call, clean.identities, deadline)
         return replace(outcome, on_user_alias=clean.on_user_alias)
 
     def _identity_call(self, call: Call, identities: Identities, deadline: float) -> Conversation[Outcome]:
         snapshot = yield Read()
         if isinstance(snapshot, StorageError):
-            return _failed(None, str(snapshot))
+            return failed(None, str(snapshot))
         conditions = self._conditions(snapshot)
         code = refusal(call, conditions)
         if code is None and not self._slot.take():
             code = refusal(call, conditions | {Condition.BUSY})
         if code is not None:
-            return _refused(snapshot, code)
+            return refused(snapshot, code)
         try:
             return (yield from self._in_flight(call, identities, snapshot, deadline))
         finally:
@@ -152,11 +152,11 @@ class Core:
         if isinstance(reply, NoReply) or reply.status != 200:
             yield self._apply(self._was_active(question), deadline, question)
             if isinstance(reply, NoReply):
-                return _failed(snapshot, reply.text)
+                return failed(snapshot, reply.text)
             return Outcome(reply.status, reply.body, snapshot.mpid)
         committed = yield self._apply(self._answered(question, reply, sent=sent), deadline, question)
         if isinstance(committed, StorageError):
-            return _failed(snapshot, f"the answer came but could not be saved: {committed}")
+            return failed(snapshot, f"the answer came but could not be saved: {committed}")
         return Outcome(200, reply.body, committed.after.mpid, _previous(committed))
 
     # Calls that leave the user alone
@@ -386,31 +386,9 @@ def _previous(committed: Committed) -> str | None:
     return before if before != committed.after.mpid else None
 
 
-def _active_session(snapshot: Snapshot) -> Outcome:
-    user = snapshot.user
-    assert user is not None
-    body = {
-        "mpid": user.mpid,
-        "is_logged_in": user.is_logged_in,
-        "matched_identities": dict(user.identities),
-        "context": None,
-        "is_ephemeral": False,
-    }
-    return Outcome(HTTPCodes.ACTIVE_SESSION, body, user.mpid)
-
-
-def _refused(snapshot: Snapshot | StorageError, code: HTTPCodes, text: str | None = None) -> Outcome:
-    mpid = snapshot.mpid if isinstance(snapshot, Snapshot) else None
-    return Outcome(code, text or REFUSAL_TEXTS[code], mpid)
-
-
-def _failed(snapshot: Snapshot | None, text: str) -> Outcome:
-    return Outcome(HTTPCodes.NO_HTTP_COVERAGE, text, snapshot.mpid if snapshot else None)
-
-
 def _start_unsaved(committed: Committed | StorageError) -> Outcome | None:
     if isinstance(committed, StorageBusyError):
-        return _failed(None, str(committed))
+        return failed(None, str(committed))
     if isinstance(committed, StorageError):
         raise committed
     return None

@@ -137,19 +137,9 @@ LESS = {
     "files": {"errors", "clock"},
     "store": {"files", "errors", "clock"},
     "archive": {"store", "users", "identities", "errors"},
-    "conversation": {"exchange", "users"},
-    "core": {
-        "aliasing",
-        "cache",
-        "conversation",
-        "config",
-        "errors",
-        "exchange",
-        "identities",
-        "rules",
-        "states",
-        "users",
-    },
+    "conversation": {"errors", "exchange", "states", "users"},
+    "core": {"aliasing", "cache", "config", "conversation", "errors", "exchange"}
+    | {"identities", "rules", "states", "users"},
     "listeners": set(),
     "transport": {"aioclock", "clock", "config", "exchange", "signing"},
 }
