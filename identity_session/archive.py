@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -22,29 +23,38 @@ from .identities import is_text
 from .store import Storage
 from .users import Answer, Committed, Rule, Session, Snapshot, User
 
+logger = logging.getLogger("identity_session")
+
 _LATEST_MS = 62_135_596_800_000
 """As far as a datetime reaches back from 1970; a time further off, either way, was not written by a clock."""
 
 
 class Archive:
-    """Reads and changes what a storage holds. Every method may raise StorageError."""
+    """Reads and changes what a storage holds. What changes something may raise StorageError; looking does not."""
 
     def __init__(self, storage: Storage, *, max_users: int | None = None) -> None:
         """`max_users` bounds the users kept, the current one included; None keeps all."""
         self._storage = storage
         self._max_users = max_users
         self._device_stamp: str | None = None
+        self._last = Snapshot()
 
     def open(self) -> Snapshot:
         """Read the snapshot, and the second copy of the device application stamp beside it."""
         self._device_stamp = self._second_device_stamp()
         return self.snapshot()
 
+    def seen(self) -> Snapshot:
+        """The snapshot for those who only look: as it is stored now, or, when it cannot be read, as it last was."""
+        with contextlib.suppress(StorageError):
+            return self.snapshot()
+        return self._last
+
     def snapshot(self) -> Snapshot:
-        """The snapshot as it is stored now, whichever process wrote it."""
+        """The snapshot as it is stored now, whichever process wrote it. Raises StorageError."""
         state = self._storage.read("state") or {}
         stamp = _text(state.get("device_application_stamp")) or self._second_device_stamp()
-        return Snapshot(
+        self._last = Snapshot(
             device_application_stamp=stamp,
             context=_text(state.get("context")),
             opted_out=state.get("opted_out") is True,
@@ -52,17 +62,18 @@ class Archive:
             user=_user(_object(state.get("user"))),
             answers={key: a for key, a in ((k, _answer(v)) for k, v in _object(state.get("answers")).items()) if a},
         )
+        return self._last
 
     def user(self, mpid: str) -> User | None:
-        """The user of this MPID, current or not; None for one who is not remembered."""
-        current = self.snapshot().user
+        """The user of this MPID, current or not; None for one who is not remembered, or cannot be read."""
+        current = self.seen().user
         if current and current.mpid == mpid:
             return current
-        return self._find(mpid) if is_text(mpid) else None
+        return self._look(_name(mpid)) if is_text(mpid) else None
 
     def users(self) -> list[User]:
         """Every user remembered: the current one, then the others by when they were last seen, latest first."""
-        current = self.snapshot().user
+        current = self.seen().user
         others = [u for u in self._others() if not current or u.mpid != current.mpid]
         others.sort(key=_order)
         return [current, *others] if current else others
@@ -92,6 +103,8 @@ class Archive:
     def clear(self, seconds: float) -> None:
         """Forget everything, the device application stamp included."""
         with self._storage.lock(seconds):
+            for name in ("state", "device", *self._storage.names("users")):
+                self._storage.read(name)  # raises for what a newer version wrote, which is not ours to remove
             self._storage.clear()
             self._device_stamp = None
 
@@ -102,7 +115,14 @@ class Archive:
         return self._read(_name(mpid))
 
     def _others(self) -> list[User]:
-        return [user for user in map(self._read, self._storage.names("users")) if user]
+        return [user for user in map(self._look, self._storage.names("users")) if user]
+
+    def _look(self, name: str) -> User | None:
+        try:
+            return self._read(name)
+        except StorageError as error:
+            logger.warning("a user is left out: %s", error)
+            return None
 
     def _read(self, name: str) -> User | None:
         stored = self._storage.read(name)

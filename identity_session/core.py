@@ -356,7 +356,7 @@ def _usable(call: Call, reply: Reply | NoReply) -> Reply | NoReply:
     if isinstance(reply, NoReply) or call is Call.ALIAS:
         return reply
     if reply.status in (200, 202) and reply.body is None:
-        return NoReply(f"the answer (status {reply.status}) is not a JSON object", sent=True)
+        return NoReply(f"the answer (status {reply.status}) is not a JSON object of at most 1 MiB", sent=True)
     if reply.status == 200 and reply.mpid is None and call not in (Call.MODIFY, Call.SEARCH):
         return NoReply("the answer (status 200) names no user", sent=True)
     return reply

@@ -74,11 +74,12 @@ def _checked(document: Any, path: Path) -> dict[str, Any]:
     return document
 
 
-def save(path: Path, content: Mapping[str, Any], temporary: Path) -> None:
+def save(path: Path, content: Mapping[str, Any], temporary: Path) -> Path | None:
     """Replace the file by this content, durably: on return it is on the disk. Raises DamagedFileError for what lies
     there, and StorageError; then the file is as it was. All files of one store share a temporary name, so that one
-    leftover at most stays behind."""
+    leftover at most stays behind. Returns where a damaged generation before was set aside, if there was one."""
     current = load(path)
+    _, aside = _load_previous(path)
     document = {
         "schema_version": SCHEMA_VERSION,
         "generation": (current["generation"] if current else 0) + 1,
@@ -102,6 +103,7 @@ def save(path: Path, content: Mapping[str, Any], temporary: Path) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise StorageError(f"{path} could not be written ({_reason(error)})") from error
+    return aside
 
 
 def last_good(path: Path) -> dict[str, Any] | None:
@@ -120,22 +122,26 @@ def recover(path: Path) -> tuple[dict[str, Any] | None, Path | None]:
     Returns the document now in force (None: start afresh) and where the damaged file lies now (None: there was no
     damage any more, or it could not be moved). Logs one warning per damaged file.
     """
-    aside = None
+    previous, aside = _load_previous(path)  # first, for one from a newer version forbids to touch anything
     try:
         document = load(path)
     except DamagedFileError as damage:
-        aside = _set_aside(path, damage)
         document = None
-    previous = _beside(path, "previous")
-    if document is None:
-        try:
-            document = load(previous)
-        except DamagedFileError as damage:
-            _set_aside(previous, damage)
-        if document:
-            with contextlib.suppress(OSError):
-                _link_or_copy(previous, path)
+        aside = _set_aside(path, damage) or aside
+    if document is None and previous is not None:
+        document = previous
+        with contextlib.suppress(OSError):
+            _link_or_copy(_beside(path, "previous"), path)
     return document, aside
+
+
+def _load_previous(path: Path) -> tuple[dict[str, Any] | None, Path | None]:
+    """The generation before, and where it was set aside if it was damaged."""
+    previous = _beside(path, "previous")
+    try:
+        return load(previous), None
+    except DamagedFileError as damage:
+        return None, _set_aside(previous, damage)
 
 
 def delete(path: Path) -> None:
@@ -213,7 +219,9 @@ def _read(path: Path) -> bytes | None:
 
 def _unreadable(path: Path, error: OSError) -> Exception:
     # A good file must not be set aside because this process has too many files open, say.
-    if isinstance(error, PermissionError | NotADirectoryError) or error.errno in _PASSING_TROUBLE:
+    if isinstance(error, NotADirectoryError):
+        return StorageError(f"{path.parent} cannot be a folder: a file is in its way; choose another storage path")
+    if isinstance(error, PermissionError) or error.errno in _PASSING_TROUBLE:
         return StorageError(f"{path} cannot be read ({_reason(error)})")
     return DamagedFileError(f"it cannot be read ({_reason(error)})")
 

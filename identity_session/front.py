@@ -66,7 +66,7 @@ class Front(ABC, Generic[View]):
         now_ms: Callable[[], int] = clock.now_ms,
         new_id: Callable[[], str] = lambda: str(uuid4()),
     ) -> None:
-        """Read the stored state; nothing is sent or written before `start()`.
+        """Read the stored state; nothing is sent before `start()`, and nothing written but damage set aside.
 
         Args:
             api_key: the platform API key. Empty or None: identity calls are answered with -6.
@@ -89,7 +89,8 @@ class Front(ABC, Generic[View]):
             retry: when a call is made again; None makes exactly one attempt.
             keep_ephemeral_users: False forgets a user the service called ephemeral once another becomes current.
             max_users: how many users to remember, the current one included; None is no limit.
-            cache_identity: answer a repeated identify or login from memory for as long as the service allows.
+            cache_identity: answer an identify or login that was answered before for the same user from what is stored,
+                for as long as the service allows.
             transport: an httpx transport of this front's kind, or a `Sender`; not closed by the session. It is told
                 the time left; only the session's own network is held to it byte by byte.
             now_ms: the wall clock, in Unix milliseconds.
@@ -145,28 +146,28 @@ class Front(ABC, Generic[View]):
     @property
     def mpid(self) -> str | None:
         """The current user's MPID, or None."""
-        return self._archive.snapshot().mpid
+        return self._archive.seen().mpid
 
     @property
     def context(self) -> str | None:
         """The opaque text that the service returned last and gets back with the next call, or None."""
-        return self._archive.snapshot().context
+        return self._archive.seen().context
 
     @property
     def device_id(self) -> str | None:
         """The device application stamp, sent with every identity call; None until the first start has made one."""
-        return self._settings.device_id or self._archive.snapshot().device_application_stamp
+        return self._settings.device_id or self._archive.seen().device_application_stamp
 
     @property
     def session_id(self) -> str | None:
         """The id of the live session, a UUID in upper case; None between sessions."""
-        session = self._core.live_session(self._archive.snapshot(), self._settings.now_ms())
+        session = self._core.live_session(self._archive.seen(), self._settings.now_ms())
         return session.id if session else None
 
     @property
     def opted_out(self) -> bool:
         """Whether the user opted out, which stops every call and every attribute change."""
-        return self._archive.snapshot().opted_out
+        return self._archive.seen().opted_out
 
     @property
     def storage(self) -> Storage:

@@ -116,12 +116,13 @@ class JsonStorage:
         files.make_private_folder(path.parent)
         try:
             try:
-                files.save(path, content, self._temporary)
+                aside = files.save(path, content, self._temporary)
             except files.DamagedFileError:
                 self._recover(path)
-                files.save(path, content, self._temporary)
+                aside = files.save(path, content, self._temporary)
         except files.DamagedFileError as damage:
             raise StorageError(f"{path} is damaged ({damage}) and cannot be set aside") from damage
+        self.recovered_from = aside or self.recovered_from
 
     def delete(self, name: str) -> None:
         """See `Storage.delete`."""
@@ -185,8 +186,7 @@ class JsonStorage:
                 document, aside = files.recover(path)
         except StorageBusyError:
             return files.last_good(path)  # its holder may hang; to read is possible all the same
-        if aside:
-            self.recovered_from = aside
+        self.recovered_from = aside or self.recovered_from
         return document
 
     def _busy(self, seconds: float) -> StorageBusyError:

@@ -81,7 +81,7 @@ class _User(Generic[Done]):
     @property
     def last_seen(self) -> datetime | None:
         """When the user was last current, as an aware UTC datetime: now for the current user, None if never."""
-        is_current = self._archive.snapshot().mpid == self._mpid
+        is_current = self._archive.seen().mpid == self._mpid
         last_seen_ms = self._now_ms() if is_current else self._remembered().last_seen_ms
         return None if last_seen_ms is None else from_ms(last_seen_ms)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted import Scripted, session, user
 from storage_helpers import (
     API_KEY,
     FaultyDisk,
@@ -408,3 +409,82 @@ def test_a_child_that_is_killed_with_the_lock_leaves_it_free(tmp_path: Path) -> 
     assert isinstance(holder, subprocess.Popen)
     with JsonStorage(tmp_path).lock(0):
         pass
+
+
+def two_users(path: Path) -> IdentitySession:
+    """User 1 was current, user 2 is."""
+    own = session(Scripted(user("1"), user("2")), storage=JsonStorage(path))
+    own.start()
+    own.login()
+    return own
+
+
+@pytest.mark.parametrize("name", ["state.json", "state.json.previous", "device.json"])
+def test_a_start_refuses_what_a_newer_version_wrote_whichever_file_it_is(tmp_path: Path, name: str) -> None:
+    two_users(tmp_path)
+    (file,) = tmp_path.rglob(name)
+    file.write_text('{"schema_version": 999}')
+    with pytest.raises(StorageError, match="newer version"):
+        session(storage=JsonStorage(tmp_path)).start()
+    assert file.read_text() == '{"schema_version": 999}'
+
+
+def test_damage_to_state_is_not_touched_while_the_generation_before_is_newer(tmp_path: Path) -> None:
+    two_users(tmp_path)
+    (state,), (previous,) = tmp_path.rglob("state.json"), tmp_path.rglob("state.json.previous")
+    state.write_text("{")
+    previous.write_text('{"schema_version": 999}')
+    with pytest.raises(StorageError, match="newer version"):
+        session(storage=JsonStorage(tmp_path))
+    assert (state.read_text(), previous.read_text()) == ("{", '{"schema_version": 999}')
+
+
+def test_a_damaged_generation_before_is_set_aside_and_told(tmp_path: Path) -> None:
+    two_users(tmp_path)
+    (previous,) = tmp_path.rglob("state.json.previous")
+    previous.write_text("{")
+    again = session(storage=JsonStorage(tmp_path))
+    again.touch()
+    again.set_opt_out(True)
+    assert again.recovered_from is not None
+    assert again.recovered_from.read_text() == "{"
+
+
+def test_a_user_whom_a_newer_version_wrote_is_left_out_and_left_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Readers go on with the others; a call that would need that user is -1 and changes nothing."""
+    own = two_users(tmp_path)
+    (file,) = tmp_path.rglob("users/*.json")
+    file.write_text('{"schema_version": 999}')
+    assert [u.mpid for u in own.get_users()] == ["2"]
+    assert own.get_user("1") is None
+    assert "newer version" in caplog.text
+    own._transport.answers = [user("1")]
+    assert own.login().http_code == -1
+    assert own.mpid == "2"
+    assert file.read_text() == '{"schema_version": 999}'
+
+
+def test_after_a_good_start_looking_never_raises(tmp_path: Path) -> None:
+    """When the state cannot be read any more, what was read last is shown."""
+    own = two_users(tmp_path)
+    seen = (own.mpid, own.device_id, own.session_id, own.context, own.opted_out)
+    (state,) = tmp_path.rglob("state.json")
+    state.write_text('{"schema_version": 999}')
+    assert (own.mpid, own.device_id, own.session_id, own.context, own.opted_out) == seen
+    assert own.current_user is not None
+    assert own.current_user.attributes == {}
+    assert own.login().http_code == -1
+    with pytest.raises(StorageError, match="newer version"):
+        own.touch()
+
+
+@pytest.mark.parametrize("name", ["state.json", "device.json", "users/*.json"])
+def test_a_reset_leaves_alone_what_a_newer_version_wrote(tmp_path: Path, name: str) -> None:
+    own = two_users(tmp_path)
+    (file,) = tmp_path.rglob(name)
+    file.write_text('{"schema_version": 999}')
+    with pytest.raises(StorageError, match="newer version"):
+        own.reset()
+    assert file.exists()

@@ -95,9 +95,9 @@ def test_every_setting_is_documented(setting: str) -> None:
 
 
 def test_every_departure_is_in_the_table() -> None:
-    """D1 to D28, in order, each with three cells."""
+    """D1 to D30, in order, each with three cells."""
     rows = [line.strip("| ").split(" | ") for line in README.splitlines() if re.match(r"\| D\d+ ", line)]
-    assert [row[0] for row in rows] == [f"D{number}" for number in range(1, 29)]
+    assert [row[0] for row in rows] == [f"D{number}" for number in range(1, 31)]
     assert {len(row) for row in rows} == {4}
 
 
