@@ -222,7 +222,7 @@ def test_the_deadline_covers_all_attempts(front: str) -> None:
     ):
         began = time.monotonic()
         assert driven.login().http_code in (503, -1)
-        assert time.monotonic() - began < 0.6 + 0.5
+        assert time.monotonic() - began < 0.6 + 2.0
         assert len(server.requests) > 3
 
 
@@ -231,7 +231,7 @@ def test_an_attempt_that_hangs_uses_up_the_time_of_those_after_it(front: str) ->
     with RawServer([HOLD]) as server, opened(front, base_url=server.url, timeout=0.5) as driven:
         began = time.monotonic()
         assert driven.identify().http_code == -1
-        assert time.monotonic() - began < 0.5 + 0.5
+        assert time.monotonic() - began < 0.5 + 2.0
         assert len(server.requests) == 1
 
 
