@@ -14,10 +14,10 @@ from .aioclock import pause_async
 from .aliasing import AliasRequest
 from .attributes import Edit
 from .clock import monotonic
-from .core import Apply, Ask, Conversation, Effect, Outcome, Pause, Read
+from .conversation import Apply, Ask, Conversation, Effect, Outcome, Pause, Read
 from .errors import StorageError
 from .exchange import AsyncSender, Call
-from .front import Front
+from .front import Front, is_carrier
 from .listeners import check_callable, tell_async
 from .views import AliasResult, AsyncIdentityUser, IdentityResult, SearchResult
 
@@ -181,8 +181,7 @@ class AsyncIdentitySession(Front[AsyncIdentityUser]):
         return self._sender
 
     def _check_transport(self, transport: object) -> None:
-        fits = isinstance(transport, AsyncSender) or hasattr(transport, "handle_async_request")
-        if transport is not None and not fits:
+        if transport is not None and not is_carrier(transport, AsyncSender, "handle_async_request"):
             raise TypeError(
                 f"transport must be an httpx.AsyncBaseTransport or an AsyncSender, not {type(transport).__name__}"
             )

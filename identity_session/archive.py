@@ -10,35 +10,51 @@ still holds its own copy of the current user, and nothing is lost; the state alo
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from .errors import StorageError
 from .identities import is_text
 from .store import Storage
 from .users import Answer, Committed, Rule, Session, Snapshot, User
 
+logger = logging.getLogger("identity_session")
+
+_LATEST_MS = 62_135_596_800_000
+"""As far as a datetime reaches back from 1970; a time further off, either way, was not written by a clock."""
+
 
 class Archive:
-    """Reads and changes what a storage holds. Every method may raise StorageError."""
+    """Reads and changes what a storage holds. What changes something may raise StorageError; looking does not."""
 
     def __init__(self, storage: Storage, *, max_users: int | None = None) -> None:
         """`max_users` bounds the users kept, the current one included; None keeps all."""
         self._storage = storage
         self._max_users = max_users
         self._device_stamp: str | None = None
+        self._last = Snapshot()
 
     def open(self) -> Snapshot:
         """Read the snapshot, and the second copy of the device application stamp beside it."""
-        self._device_stamp = _text((self._storage.read("device") or {}).get("device_application_stamp"))
+        self._device_stamp = self._second_device_stamp()
         return self.snapshot()
 
+    def seen(self) -> Snapshot:
+        """The snapshot for those who only look: as it is stored now, or, when it cannot be read, as it last was."""
+        with contextlib.suppress(StorageError):
+            return self.snapshot()
+        return self._last
+
     def snapshot(self) -> Snapshot:
-        """The snapshot as it is stored now, whichever process wrote it."""
+        """The snapshot as it is stored now, whichever process wrote it. Raises StorageError."""
         state = self._storage.read("state") or {}
-        stamp = _text(state.get("device_application_stamp")) or self._stored_device_stamp()
-        return Snapshot(
+        stamp = _text(state.get("device_application_stamp")) or self._second_device_stamp()
+        self._last = Snapshot(
             device_application_stamp=stamp,
             context=_text(state.get("context")),
             opted_out=state.get("opted_out") is True,
@@ -46,19 +62,20 @@ class Archive:
             user=_user(_object(state.get("user"))),
             answers={key: a for key, a in ((k, _answer(v)) for k, v in _object(state.get("answers")).items()) if a},
         )
+        return self._last
 
     def user(self, mpid: str) -> User | None:
-        """The user of this MPID, current or not; None for one who is not remembered."""
-        current = self.snapshot().user
+        """The user of this MPID, current or not; None for one who is not remembered, or cannot be read."""
+        current = self.seen().user
         if current and current.mpid == mpid:
             return current
-        return self._find(mpid) if is_text(mpid) else None
+        return self._look(_name(mpid)) if is_text(mpid) else None
 
     def users(self) -> list[User]:
         """Every user remembered: the current one, then the others by when they were last seen, latest first."""
-        current = self.snapshot().user
+        current = self.seen().user
         others = [u for u in self._others() if not current or u.mpid != current.mpid]
-        others.sort(key=lambda u: (-(u.last_seen_ms or 0), u.first_seen_ms or 0, u.mpid))
+        others.sort(key=_order)
         return [current, *others] if current else others
 
     def update(self, rule: Rule, seconds: float) -> Committed:
@@ -69,46 +86,92 @@ class Archive:
             change = rule(before, self._find)
             after = change.snapshot
             for user in change.users:
-                self._storage.write(_name(user.mpid), asdict(user))
+                self._storage.write(_name(user.mpid), _user_object(user))
             for mpid in change.forget:
                 self._storage.delete(_name(mpid))
-            if after.device_application_stamp != self._stored_device_stamp():
+            if after.device_application_stamp != self._device_stamp:
                 self._storage.write("device", {"device_application_stamp": after.device_application_stamp})
                 self._device_stamp = after.device_application_stamp
-            if after != before:
-                self._storage.write("state", asdict(after))
+            state = _state_object(after)
+            if not _same(state, _state_object(before)):
+                self._storage.write("state", state)
             if change.users and self._max_users:
-                self._forget_oldest(after)
+                with contextlib.suppress(StorageError):  # the change is made; the next one tries again
+                    self._forget_oldest(after, self._max_users)
             return Committed(before, after)
 
     def clear(self, seconds: float) -> None:
         """Forget everything, the device application stamp included."""
         with self._storage.lock(seconds):
+            for name in ("state", "device", *self._storage.names("users")):
+                self._storage.read(name)  # raises for what a newer version wrote, which is not ours to remove
             self._storage.clear()
             self._device_stamp = None
 
-    def _stored_device_stamp(self) -> str | None:
-        if self._device_stamp is None:
-            self._device_stamp = _text((self._storage.read("device") or {}).get("device_application_stamp"))
-        return self._device_stamp
+    def _second_device_stamp(self) -> str | None:
+        return _text((self._storage.read("device") or {}).get("device_application_stamp"))
 
     def _find(self, mpid: str) -> User | None:
-        stored = self._storage.read(_name(mpid))
-        return _user(stored) if stored else None
+        return self._read(_name(mpid))
 
     def _others(self) -> list[User]:
-        stored = (self._storage.read(name) for name in self._storage.names("users"))
-        return [user for user in (_user(s) for s in stored if s) if user]
+        return [user for user in map(self._look, self._storage.names("users")) if user]
 
-    def _forget_oldest(self, after: Snapshot) -> None:
-        others = [u for u in self._others() if u.mpid != after.mpid]
-        others.sort(key=lambda u: u.last_seen_ms or 0)
-        for user in others[: max(len(others) + 1 - (self._max_users or 0), 0)]:
+    def _look(self, name: str) -> User | None:
+        try:
+            return self._read(name)
+        except StorageError as error:
+            logger.warning("a user is left out: %s", error)
+            return None
+
+    def _read(self, name: str) -> User | None:
+        stored = self._storage.read(name)
+        user = _user(stored) if stored else None
+        return user if user and _name(user.mpid) == name else None  # a copy under another name is nobody
+
+    def _forget_oldest(self, after: Snapshot, max_users: int) -> None:
+        others = sorted((u for u in self._others() if u.mpid != after.mpid), key=_order)
+        for user in others[max_users - 1 :]:
             self._storage.delete(_name(user.mpid))
 
 
 def _name(mpid: str) -> str:
     return "users/" + hashlib.sha256(mpid.encode()).hexdigest()[:40]
+
+
+def _order(user: User) -> tuple[int, int, str]:
+    return -(user.last_seen_ms or 0), user.first_seen_ms or 0, user.mpid
+
+
+def _state_object(snapshot: Snapshot) -> dict[str, Any]:
+    session = snapshot.session
+    return {
+        "device_application_stamp": snapshot.device_application_stamp,
+        "context": snapshot.context,
+        "opted_out": snapshot.opted_out,
+        "session": session
+        and {"id": session.id, "started_ms": session.started_ms, "last_activity_ms": session.last_activity_ms},
+        "user": snapshot.user and _user_object(snapshot.user),
+        "answers": {key: asdict(answer) for key, answer in snapshot.answers.items()},
+    }
+
+
+def _user_object(user: User) -> dict[str, Any]:
+    return {
+        "mpid": user.mpid,
+        "identities": dict(user.identities),
+        "attributes": dict(user.attributes),
+        "consent_state": user.consent_state,
+        "first_seen_ms": user.first_seen_ms,
+        "last_seen_ms": user.last_seen_ms,
+        "is_logged_in": user.is_logged_in,
+        "is_ephemeral": user.is_ephemeral,
+    }
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two objects are spelled alike; == takes 1 for True and for 1.0."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def _text(value: object) -> str | None:
@@ -119,16 +182,27 @@ def _whole(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
+def _time_ms(value: object) -> int | None:
+    ms = _whole(value)
+    return ms if ms is not None and abs(ms) <= _LATEST_MS else None
+
+
+def _is_attribute_value(value: object) -> bool:
+    if isinstance(value, list):
+        return not any(isinstance(item, list | dict) for item in value)
+    return not isinstance(value, dict)
+
+
 def _object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
 def _session(stored: object) -> Session | None:
     session = _object(stored)
-    session_id, last_ms = _text(session.get("id")), _whole(session.get("last_activity_ms"))
+    session_id, last_ms = _text(session.get("id")), _time_ms(session.get("last_activity_ms"))
     if session_id is None or last_ms is None:
         return None
-    started_ms = _whole(session.get("started_ms"))
+    started_ms = _time_ms(session.get("started_ms"))
     return Session(session_id, last_ms if started_ms is None else started_ms, last_ms)
 
 
@@ -148,10 +222,10 @@ def _user(stored: Mapping[str, Any]) -> User | None:
     return User(
         mpid=mpid,
         identities={name: value for name, value in identities.items() if isinstance(value, str)},
-        attributes=_object(stored.get("attributes")),
+        attributes={k: value for k, value in _object(stored.get("attributes")).items() if _is_attribute_value(value)},
         consent_state=_object(stored.get("consent_state")) or None,
-        first_seen_ms=_whole(stored.get("first_seen_ms")),
-        last_seen_ms=_whole(stored.get("last_seen_ms")),
+        first_seen_ms=_time_ms(stored.get("first_seen_ms")),
+        last_seen_ms=_time_ms(stored.get("last_seen_ms")),
         is_logged_in=stored.get("is_logged_in") is True,
         is_ephemeral=stored.get("is_ephemeral") is True,
     )

@@ -29,7 +29,8 @@ def set_attributes(attributes: Mapping[str, Scalar]) -> Edit:
     """Several attributes, all of them or, when one is wrong, none."""
     if not isinstance(attributes, Mapping):
         raise TypeError(f"attributes must be a mapping of name to value, not {type(attributes).__name__}")
-    return _set({_key(key): _scalar(value) for key, value in attributes.items()})
+    last = {_key(key).lower(): (key, _scalar(value)) for key, value in attributes.items()}
+    return _set(dict(last.values()))
 
 
 def set_attribute_list(key: str, values: Iterable[Scalar]) -> Edit:

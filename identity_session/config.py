@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +25,8 @@ Platform = Literal["ios", "android", "web", "tvos", "roku", "alexa", "smart_tv",
 DEFAULT_BASE_URL = "https://identity.mparticle.com/v1"
 DEFAULT_ALIAS_URL = "https://jssdks.mparticle.com/v1/identity"
 DEFAULT_DATA_CENTRE = "us1"
+MAX_TIMEOUT_SECONDS = 86_400
+"""Sockets, locks and timers refuse numbers that are much larger, each at another one."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -98,11 +99,11 @@ def settings(
             raise ValueError(f"{name} must not be negative")
     if isinstance(timeout, bool) or not isinstance(timeout, int | float):
         raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
-    if not 0 < timeout < math.inf:
-        raise ValueError("timeout must be a positive, finite number of seconds")
+    if not 0 < timeout <= MAX_TIMEOUT_SECONDS:
+        raise ValueError(f"timeout must be a positive number of seconds, at most {MAX_TIMEOUT_SECONDS} (a day)")
     if retry is not None and not isinstance(retry, RetryPolicy):
         raise TypeError(f"retry must be a RetryPolicy or None, not {type(retry).__name__}")
-    if max_users is not None and (not isinstance(max_users, int) or max_users < 1):
+    if max_users is not None and (not isinstance(max_users, int) or isinstance(max_users, bool) or max_users < 1):
         raise ValueError("max_users must be None or a whole number of at least 1")
     identity_base, alias_base = _base_urls(key, base_url, alias_url, domain, direct_url_routing)
     return Settings(
@@ -146,6 +147,8 @@ def _text(name: str, value: object) -> None:
 def _scheme(auth: Scheme | None, api_secret: object) -> Scheme:
     if api_secret is not None and not isinstance(api_secret, str):
         raise TypeError(f"api_secret must be a str or None, not {type(api_secret).__name__}")
+    if api_secret and not is_text(api_secret):
+        raise ValueError("api_secret must be a text that UTF-8 can hold; check how it was read")
     if auth is None:
         return "hmac" if api_secret else "key"
     if auth not in get_args(Scheme):
@@ -158,7 +161,9 @@ def _scheme(auth: Scheme | None, api_secret: object) -> Scheme:
 def _base_urls(key: str, base_url: str, alias_url: str | None, domain: str | None, routing: bool) -> tuple[str, str]:
     # The Web SDK's order: an own domain beats everything, a given URL beats routing, routing beats the defaults.
     if domain is not None:
-        if not isinstance(domain, str) or not re.fullmatch(r"[A-Za-z0-9.-]+(:\d+)?", domain):
+        if not isinstance(domain, str):
+            raise TypeError(f"domain must be a str, not {type(domain).__name__}")
+        if not re.fullmatch(r"[A-Za-z0-9.-]+(:\d+)?", domain):
             raise ValueError("domain must be a host name without scheme and path, such as 'mp.example.com'")
         return f"https://{domain}/identity/v1", f"https://{domain}/webevents/v1/identity"
     custom = _checked_url("base_url", base_url)
@@ -185,8 +190,8 @@ def _checked_url(name: str, url: object) -> str:
         host, _ = parts.hostname, parts.port
     except ValueError:
         host = None
-    if not host or not re.fullmatch(r"[!-~]+", url) or parts.query or parts.fragment or "@" in parts.netloc:
-        raise ValueError(f"{name} must be an absolute URL without user, query or fragment")
+    if not host or not re.fullmatch(r"[!-~]+", url) or re.search(r"[?#\\]", url) or "@" in parts.netloc:
+        raise ValueError(f"{name} must be an absolute URL in ASCII without user, query or fragment")
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
         raise ValueError(f"{name} must begin with https://; plain http is for loopback hosts alone")
     return url.rstrip("/")

@@ -52,6 +52,8 @@ def consent(
     """One consent as a mapping. `timestamp` is an aware datetime, None for now. Raises TypeError and ValueError."""
     if not isinstance(consented, bool):
         raise TypeError(f"consented must be a bool, not {type(consented).__name__}")
+    if timestamp is not None and not isinstance(timestamp, datetime):
+        raise TypeError(f"timestamp must be a datetime, not {type(timestamp).__name__}")
     if timestamp is not None and timestamp.utcoffset() is None:
         raise ValueError("timestamp has no time zone; pass an aware datetime")
     given = {"document": document, "location": location, "hardware_id": hardware_id}

@@ -1,9 +1,8 @@
 """The core: one conversation per call, without I/O.
 
-A conversation is a generator. It yields what it wants done (read the snapshot, apply a change, ask the service, wait)
-and is sent what came of it; what it returns is the outcome of the call. Both fronts drive the same conversations, and
-a test can drive them by hand. Trouble comes in as a value: a StorageError for a read or a change, a NoReply for a
-question.
+A conversation yields what it wants done (read the snapshot, apply a change, ask the service, wait) and is sent what
+came of it; what it returns is the outcome of the call. Both fronts drive the same conversations, and a test can drive
+them by hand.
 
 Sources: Web SDK src/identity.js, src/identityApiClient.ts, src/mp-instance.ts, src/sessionManager.ts,
 src/identity/search.ts; documentation page "IDSync" of the web client SDK. Departures are in the README's table.
@@ -11,66 +10,20 @@ src/identity/search.ts; documentation page "IDSync" of the web client SDK. Depar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum, auto
-from typing import Any, TypeVar
+from typing import Any
 
 from . import cache, rules
 from .aliasing import AliasRequest
 from .config import Settings
+from .conversation import Apply, Ask, Conversation, Outcome, Pause, Read, failed, refused, resumed
 from .errors import HTTPCodes, StorageBusyError, StorageError
 from .exchange import Call, IdentityChange, NoReply, Question, Reply
 from .identities import Identities, IdentityRequest, InvalidRequestError, clean_request, covers
 from .states import REFUSAL_TEXTS, CallSlot, Condition, refusal
 from .users import Change, Committed, FindUser, Rule, Session, Snapshot, User
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """Read the snapshot. Brings a Snapshot or a StorageError."""
-
-
-@dataclass(frozen=True, slots=True)
-class Apply:
-    """Apply a rule to what is stored, by this deadline. Brings a Committed or a StorageError."""
-
-    rule: Rule
-    deadline: float
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Put a question to the service once, by this deadline. Brings a Reply or a NoReply."""
-
-    question: Question
-    deadline: float
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Wait this long. Brings None."""
-
-    seconds: float
-
-
-Effect = Read | Apply | Ask | Pause
-T = TypeVar("T")
-Conversation = Generator[Effect, Any, T]
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Outcome:
-    """What came of a call, before it is dressed up for the caller."""
-
-    http_code: int
-    body: Any = None
-    """The answer's object, a text for a code of our own, or None."""
-    mpid: str | None = None
-    """The current user when the call ended."""
-    previous_mpid: str | None = None
-    """The user who was current before this call, if it changed the user."""
-    on_user_alias: Callable[[Any, Any], object] | None = None
 
 
 class Opening(Enum):
@@ -101,14 +54,9 @@ class Core:
         self._monotonic = monotonic
         self._chance = chance
         self._slot = CallSlot()
-        self._new_device_stamp = settings.new_id()
         self._started = False
         self._automatic_identify_made = False
         self._identities_on_start: Identities | None = None
-
-    def device_stamp(self, snapshot: Snapshot) -> str:
-        """The device application stamp in use: configured, stored, or the one that the next change will store."""
-        return self._settings.device_id or snapshot.device_application_stamp or self._new_device_stamp
 
     def live_session(self, snapshot: Snapshot, now_ms: int) -> Session | None:
         """The session, if it has not expired by now."""
@@ -125,7 +73,7 @@ class Core:
         except InvalidRequestError as invalid:
             self._automatic_identify_made = True
             committed = yield self._apply(self._opened(now_ms), deadline)
-            return _start_unsaved(committed) or _refused(committed.after, HTTPCodes.VALIDATION_ISSUE, str(invalid))
+            return _start_unsaved(committed) or refused(committed.after, HTTPCodes.VALIDATION_ISSUE, str(invalid))
 
         decision = Opening.REFUSE
 
@@ -144,9 +92,9 @@ class Core:
         self._automatic_identify_made = False
         self._identities_on_start = configured or _stored_identities(committed.after)
         if decision is Opening.RESUME:
-            return _active_session(committed.after)
+            return resumed(committed.after)
         if decision is Opening.REFUSE:
-            return _refused(committed.after, HTTPCodes.LOGGING_DISABLED_OR_MISSING_API_KEY)
+            return refused(committed.after, HTTPCodes.LOGGING_DISABLED_OR_MISSING_API_KEY)
         return (yield from self._automatic_identify(deadline))
 
     def start_new_session(self) -> Conversation[Outcome | None]:
@@ -154,7 +102,7 @@ class Core:
         deadline = self._deadline()
         committed = yield self._apply(self._begun(self._settings.now_ms()), deadline)
         if isinstance(committed, StorageError):
-            return _failed(None, str(committed))
+            return failed(None, str(committed))
         if self._automatic_identify_made or self._is_shut(committed.after):
             return None
         if self._identities_on_start is None:
@@ -175,20 +123,20 @@ class Core:
             if call is Call.MODIFY and not clean.identities:
                 raise InvalidRequestError("modify needs at least one identity to change")
         except InvalidRequestError as invalid:
-            return _refused((yield Read()), HTTPCodes.VALIDATION_ISSUE, str(invalid))
+            return refused((yield Read()), HTTPCodes.VALIDATION_ISSUE, str(invalid))
         outcome = yield from self._identity_call(call, clean.identities, deadline)
         return replace(outcome, on_user_alias=clean.on_user_alias)
 
     def _identity_call(self, call: Call, identities: Identities, deadline: float) -> Conversation[Outcome]:
         snapshot = yield Read()
         if isinstance(snapshot, StorageError):
-            return _failed(None, str(snapshot))
+            return failed(None, str(snapshot))
         conditions = self._conditions(snapshot)
         code = refusal(call, conditions)
         if code is None and not self._slot.take():
             code = refusal(call, conditions | {Condition.BUSY})
         if code is not None:
-            return _refused(snapshot, code)
+            return refused(snapshot, code)
         try:
             return (yield from self._in_flight(call, identities, snapshot, deadline))
         finally:
@@ -202,13 +150,13 @@ class Core:
         reply = remembered or _usable(call, (yield from self._ask(question, deadline)))
         sent = remembered is None
         if isinstance(reply, NoReply) or reply.status != 200:
-            yield self._apply(self._was_active(question), deadline)
+            yield self._apply(self._was_active(question), deadline, question)
             if isinstance(reply, NoReply):
-                return _failed(snapshot, reply.text)
+                return failed(snapshot, reply.text)
             return Outcome(reply.status, reply.body, snapshot.mpid)
-        committed = yield self._apply(self._answered(question, reply, sent=sent), deadline)
+        committed = yield self._apply(self._answered(question, reply, sent=sent), deadline, question)
         if isinstance(committed, StorageError):
-            return _failed(snapshot, f"the answer came but could not be saved: {committed}")
+            return failed(snapshot, f"the answer came but could not be saved: {committed}")
         return Outcome(200, reply.body, committed.after.mpid, _previous(committed))
 
     # Calls that leave the user alone
@@ -235,8 +183,10 @@ class Core:
         reply = yield from self._ask_aside(Call.ALIAS, deadline, alias=span)
         if isinstance(reply, Outcome):
             return reply
-        told = reply.status in (200, 202, 400)
-        return Outcome(reply.status, reply.message if told else f"the service answered with status {reply.status}")
+        if reply.status in (200, 202):
+            return Outcome(reply.status)
+        said = f"the service answered with status {reply.status}"
+        return Outcome(reply.status, reply.message if reply.status == 400 else said)
 
     def _ask_aside(self, call: Call, deadline: float, **fields: Any) -> Conversation[Reply | Outcome]:
         snapshot = yield Read()
@@ -296,10 +246,13 @@ class Core:
 
     # Rules, with the settings of this session
 
-    def _apply(self, rule: Rule, deadline: float) -> Apply:
+    def _apply(self, rule: Rule, deadline: float, question: Question | None = None) -> Apply:
+        """Every change sees to it that the device has a stamp: the one it was sent with, if it is the first."""
+        new_stamp = question.device_application_stamp if question else self._settings.new_id()
+
         def with_device(snapshot: Snapshot, find: FindUser) -> Change:
             change = rule(snapshot, find)
-            stamp = self.device_stamp(change.snapshot)
+            stamp = self._settings.device_id or snapshot.device_application_stamp or new_stamp
             return replace(change, snapshot=replace(change.snapshot, device_application_stamp=stamp))
 
         return Apply(with_device, deadline)
@@ -353,13 +306,17 @@ class Core:
     # Asking
 
     def _ask(self, question: Question, deadline: float) -> Conversation[Reply | NoReply]:
-        """Ask, and ask again where that is safe and ends before the deadline; the answer in hand counts otherwise."""
+        """Ask, and ask again where that is safe and ends before the deadline. What counts is the last attempt that can
+        have reached the service."""
         attempt = 1
+        counts: Reply | NoReply | None = None
         while True:
-            reply = yield Ask(question, deadline)
+            reply: Reply | NoReply = yield Ask(question, deadline)
+            reached = isinstance(reply, Reply) or reply.sent
+            counts = reply if reached or counts is None else counts
             wait = self._settings.retry.wait_seconds(question.call, attempt, reply, self._chance())
             if wait is None or self._monotonic() + wait >= deadline:
-                return reply  # type: ignore[no-any-return]
+                return counts
             yield Pause(wait)
             attempt += 1
 
@@ -369,7 +326,9 @@ class Core:
             call=call,
             request_id=self._settings.new_id(),
             request_timestamp_ms=self._settings.now_ms(),
-            device_application_stamp=self.device_stamp(snapshot),
+            device_application_stamp=(
+                self._settings.device_id or snapshot.device_application_stamp or self._settings.new_id()
+            ),
             context=snapshot.context,
             mpid=snapshot.mpid,
             known_identities=identities,
@@ -397,7 +356,7 @@ def _usable(call: Call, reply: Reply | NoReply) -> Reply | NoReply:
     if isinstance(reply, NoReply) or call is Call.ALIAS:
         return reply
     if reply.status in (200, 202) and reply.body is None:
-        return NoReply(f"the answer (status {reply.status}) is not a JSON object", sent=True)
+        return NoReply(f"the answer (status {reply.status}) is not a JSON object of at most 1 MiB", sent=True)
     if reply.status == 200 and reply.mpid is None and call not in (Call.MODIFY, Call.SEARCH):
         return NoReply("the answer (status 200) names no user", sent=True)
     return reply
@@ -427,31 +386,9 @@ def _previous(committed: Committed) -> str | None:
     return before if before != committed.after.mpid else None
 
 
-def _active_session(snapshot: Snapshot) -> Outcome:
-    user = snapshot.user
-    assert user is not None
-    body = {
-        "mpid": user.mpid,
-        "is_logged_in": user.is_logged_in,
-        "matched_identities": dict(user.identities),
-        "context": None,
-        "is_ephemeral": False,
-    }
-    return Outcome(HTTPCodes.ACTIVE_SESSION, body, user.mpid)
-
-
-def _refused(snapshot: Snapshot | StorageError, code: HTTPCodes, text: str | None = None) -> Outcome:
-    mpid = snapshot.mpid if isinstance(snapshot, Snapshot) else None
-    return Outcome(code, text or REFUSAL_TEXTS[code], mpid)
-
-
-def _failed(snapshot: Snapshot | None, text: str) -> Outcome:
-    return Outcome(HTTPCodes.NO_HTTP_COVERAGE, text, snapshot.mpid if snapshot else None)
-
-
 def _start_unsaved(committed: Committed | StorageError) -> Outcome | None:
     if isinstance(committed, StorageBusyError):
-        return _failed(None, str(committed))
+        return failed(None, str(committed))
     if isinstance(committed, StorageError):
         raise committed
     return None

@@ -19,19 +19,21 @@ _HEADERS = {
 
 def ask(settings: Settings, sender: Sender, question: Question, seconds: float) -> Reply | NoReply:
     """Put a question to the service once and wait at most this long."""
+    request = _request(settings, question)
     try:
-        answer = sender.send(_request(settings, question), _positive(seconds))
-    except SendError as error:
-        return NoReply(str(error), error.sent)
+        answer = sender.send(request, _positive(seconds))
+    except Exception as error:
+        return _no_reply(error)
     return _reply(settings, answer)
 
 
 async def ask_async(settings: Settings, sender: AsyncSender, question: Question, seconds: float) -> Reply | NoReply:
     """The same in an event loop."""
+    request = _request(settings, question)
     try:
-        answer = await sender.asend(_request(settings, question), _positive(seconds))
-    except SendError as error:
-        return NoReply(str(error), error.sent)
+        answer = await sender.asend(request, _positive(seconds))
+    except Exception as error:
+        return _no_reply(error)
     return _reply(settings, answer)
 
 
@@ -48,6 +50,13 @@ def _request(settings: Settings, question: Question) -> HTTPRequest:
 
 def _reply(settings: Settings, answer: HTTPAnswer) -> Reply:
     return wire.decode(answer, now_ms=settings.now_ms())
+
+
+def _no_reply(error: Exception) -> NoReply:
+    if isinstance(error, SendError):
+        return NoReply(str(error), error.sent)
+    # Another sender than ours: whatever it raises, the call had no answer.
+    return NoReply(f"no answer from the service ({type(error).__name__})", sent=True)
 
 
 def _positive(seconds: float) -> float:

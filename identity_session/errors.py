@@ -18,7 +18,7 @@ from enum import IntEnum
 
 
 class HTTPCodes(IntEnum):
-    """Codes of a result that did not come from the service.
+    """Codes of a result that mean more than their HTTP status, or have none.
 
     Source: the Web SDK's `HTTPCodes` (src/constants.ts) and its IDSync page, "Error handling".
     """

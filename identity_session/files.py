@@ -2,8 +2,8 @@
 
 Every file is a JSON object with three members of its own: `schema_version`, judged before anything else;
 `generation`, which counts the saves; and `checksum`, over all the rest. Beside `state.json` may lie
-`state.json.previous` (the generation before), `state.json.tmp` (a save that was cut short) and up to three
-`state.json.corrupt-<time>-<n>` (set aside, for a person to look at).
+`state.json.previous` (the generation before) and up to three `state.json.corrupt-<time>-<n>` (set aside, for a person
+to look at). A save that was cut short may leave its temporary file.
 
 Saving and setting aside are for the holder of the store's lock; reading needs none.
 """
@@ -31,9 +31,12 @@ SCHEMA_VERSION = 1
 MAX_FILE_BYTES = 32 * 1024 * 1024
 KEPT_CORRUPT_FILES = 3
 
+_PASSING_TROUBLE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)
+_CANNOT_SYNC = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.EOPNOTSUPP)
+
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NO_BLOCK = getattr(os, "O_NONBLOCK", 0)
-_COMPANION = r"\.tmp|(\.previous)?(\.corrupt-.*)?"
+_COMPANION = r"(\.previous)?(\.corrupt-.*)?"
 _ENVELOPE = ("schema_version", "generation", "checksum")
 
 
@@ -50,9 +53,12 @@ def load(path: Path) -> dict[str, Any] | None:
     if content is None:
         return None
     try:
-        document = json.loads(content.decode())
+        return _checked(json.loads(content.decode()), path)
     except (ValueError, RecursionError) as error:
         raise DamagedFileError("it is not JSON") from error
+
+
+def _checked(document: Any, path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise DamagedFileError("it is not a JSON object")
     version = document.get("schema_version")
@@ -68,10 +74,12 @@ def load(path: Path) -> dict[str, Any] | None:
     return document
 
 
-def save(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace the file by this content, durably: on return it is on the disk. Raises StorageError; then the file is
-    as it was, or already the new one when only its folder could not be synced."""
+def save(path: Path, content: Mapping[str, Any], temporary: Path) -> Path | None:
+    """Replace the file by this content, durably: on return it is on the disk. Raises DamagedFileError for what lies
+    there, and StorageError; then the file is as it was. All files of one store share a temporary name, so that one
+    leftover at most stays behind. Returns where a damaged generation before was set aside, if there was one."""
     current = load(path)
+    _, aside = _load_previous(path)
     document = {
         "schema_version": SCHEMA_VERSION,
         "generation": (current["generation"] if current else 0) + 1,
@@ -81,17 +89,31 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
     data = json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
     if len(data) > MAX_FILE_BYTES:
         raise StorageError(f"{path.name} would be larger than {MAX_FILE_BYTES >> 20} MiB; store less in attributes")
-    temporary = _beside(path, "tmp")
     try:
         _write_durably(temporary, data)
         if current:
             _keep_previous(path)
         os.replace(temporary, path)
-        sync_folder(path.parent)
+        try:
+            sync_folder(path.parent)
+        except OSError:
+            _take_back(path, current)
+            raise
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise StorageError(f"{path} could not be written ({_reason(error)})") from error
+    return aside
+
+
+def last_good(path: Path) -> dict[str, Any] | None:
+    """What `recover` would bring back, with nothing moved: for a reader who cannot have the lock."""
+    for file in (path, _beside(path, "previous")):
+        with contextlib.suppress(DamagedFileError):
+            document = load(file)
+            if document:
+                return document
+    return None
 
 
 def recover(path: Path) -> tuple[dict[str, Any] | None, Path | None]:
@@ -100,41 +122,45 @@ def recover(path: Path) -> tuple[dict[str, Any] | None, Path | None]:
     Returns the document now in force (None: start afresh) and where the damaged file lies now (None: there was no
     damage any more, or it could not be moved). Logs one warning per damaged file.
     """
-    aside = None
+    previous, aside = _load_previous(path)  # first, for one from a newer version forbids to touch anything
     try:
         document = load(path)
     except DamagedFileError as damage:
-        aside = _set_aside(path, damage)
         document = None
-    previous = _beside(path, "previous")
-    if document is None and previous.exists():
-        try:
-            document = load(previous)
-        except DamagedFileError as damage:
-            _set_aside(previous, damage)
-        else:
-            with contextlib.suppress(OSError):
-                _link_or_copy(previous, path)
+        aside = _set_aside(path, damage) or aside
+    if document is None and previous is not None:
+        document = previous
+        with contextlib.suppress(OSError):
+            _link_or_copy(_beside(path, "previous"), path)
     return document, aside
+
+
+def _load_previous(path: Path) -> tuple[dict[str, Any] | None, Path | None]:
+    """The generation before, and where it was set aside if it was damaged."""
+    previous = _beside(path, "previous")
+    try:
+        return load(previous), None
+    except DamagedFileError as damage:
+        return None, _set_aside(previous, damage)
 
 
 def delete(path: Path) -> None:
     """Remove a document and the generation before; one that is not there is fine. Raises StorageError."""
     try:
         for file in (_beside(path, "previous"), path):
-            file.unlink(missing_ok=True)
+            _make_way(file)
     except OSError as error:
         raise StorageError(f"{path} could not be removed ({_reason(error)})") from error
 
 
 def companions(path: Path) -> list[Path]:
-    """The temporary, previous and set-aside files beside this document."""
+    """The previous and set-aside files beside this document."""
     return [f for f in path.parent.glob(f"{path.name}.*") if re.fullmatch(_COMPANION, f.name.removeprefix(path.name))]
 
 
 def has_previous(path: Path) -> bool:
     """Whether the generation before is there: with the file itself missing, a recovery was cut short."""
-    return _beside(path, "previous").exists()
+    return os.path.lexists(_beside(path, "previous"))
 
 
 def make_private_folder(folder: Path) -> None:
@@ -142,7 +168,7 @@ def make_private_folder(folder: Path) -> None:
     try:
         for missing in reversed([f for f in (folder, *folder.parents) if not f.exists()]):
             with contextlib.suppress(FileExistsError):
-                missing.mkdir()
+                missing.mkdir(0o700)
             missing.chmod(0o700)
             sync_folder(missing.parent)
         if stat.S_IMODE(folder.stat().st_mode) != 0o700:
@@ -151,43 +177,58 @@ def make_private_folder(folder: Path) -> None:
         raise StorageError(f"the storage folder {folder} cannot be created ({_reason(error)})") from error
 
 
+def make_private_file(file: Path) -> None:
+    """Give a file that may be there mode 0600; links are not followed."""
+    if file.is_file() and not file.is_symlink():
+        file.chmod(0o600)
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames and new names in this folder durable, where the platform can."""
-    if os.name != "nt":
+    if os.name == "nt":
+        return
+    try:
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:
             os.close(handle)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:  # a folder that is not ours to read, a file system that has no such thing
+            raise
 
 
 def _read(path: Path) -> bytes | None:
     try:
         handle = os.open(path, os.O_RDONLY | _NO_FOLLOW | _NO_BLOCK)
+        try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise DamagedFileError("it is not a regular file")
+            with os.fdopen(handle, "rb", closefd=False) as file:
+                content = file.read(MAX_FILE_BYTES + 1)
+        finally:
+            os.close(handle)
     except FileNotFoundError:
         return None
-    except (PermissionError, NotADirectoryError) as error:
-        raise StorageError(f"{path} cannot be read ({_reason(error)})") from error
     except OSError as error:
-        raise DamagedFileError(f"it cannot be opened ({_reason(error)})") from error
-    try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise DamagedFileError("it is not a regular file")
-        with os.fdopen(handle, "rb", closefd=False) as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise DamagedFileError(f"it cannot be read ({_reason(error)})") from error
-    finally:
-        os.close(handle)
+        raise _unreadable(path, error) from error
     if len(content) > MAX_FILE_BYTES:
         raise DamagedFileError("it is too large")
     return content
 
 
+def _unreadable(path: Path, error: OSError) -> Exception:
+    # A good file must not be set aside because this process has too many files open, say.
+    if isinstance(error, NotADirectoryError):
+        return StorageError(f"{path.parent} cannot be a folder: a file is in its way; choose another storage path")
+    if isinstance(error, PermissionError) or error.errno in _PASSING_TROUBLE:
+        return StorageError(f"{path} cannot be read ({_reason(error)})")
+    return DamagedFileError(f"it cannot be read ({_reason(error)})")
+
+
 def _write_durably(path: Path, data: bytes) -> None:
-    # The name is fixed, so at most one leftover stays behind. It is removed rather than opened: whatever lies there,
-    # a link planted by someone else included, is never written through.
-    path.unlink(missing_ok=True)
+    # Whatever lies there, a link planted by someone else included, is removed rather than written through.
+    _make_way(path)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o600)
     with os.fdopen(handle, "wb") as file:
         os.chmod(path, 0o600)
@@ -196,10 +237,27 @@ def _write_durably(path: Path, data: bytes) -> None:
         os.fsync(handle)
 
 
+def _make_way(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():  # it may hold what is not ours
+        _set_aside(path, DamagedFileError("it is a folder"))
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _keep_previous(path: Path) -> None:
     previous = _beside(path, "previous")
-    previous.unlink(missing_ok=True)
+    _make_way(previous)
     _link_or_copy(path, previous)
+    os.chmod(previous, 0o600)
+
+
+def _take_back(path: Path, current: Mapping[str, Any] | None) -> None:
+    # Nobody can say whether the new document would survive a power cut, so the caller must not find it.
+    with contextlib.suppress(OSError):
+        if current:
+            os.replace(_beside(path, "previous"), path)
+        else:
+            path.unlink()
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
@@ -213,26 +271,27 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 def _set_aside(path: Path, damage: DamagedFileError) -> Path | None:
     stamp = f"{from_ms(now_ms()):%Y%m%dT%H%M%SZ}"
-    number = 1
-    while os.path.lexists(aside := _beside(path, f"corrupt-{stamp}-{number}")):
-        number += 1
     try:
+        of_this_second = path.parent.glob(f"{path.name}.corrupt-{stamp}-*")
+        number = max((_age(file)[1] for file in of_this_second), default=0) + 1
+        aside = _beside(path, f"corrupt-{stamp}-{number}")
         os.replace(path, aside)
-        if aside.is_file() and not aside.is_symlink():
-            aside.chmod(0o600)
     except OSError as error:
         logger.warning("%s is damaged (%s) and cannot be moved (%s)", path, damage, _reason(error))
         return None
     logger.warning("%s is damaged (%s); it was set aside as %s", path, damage, aside.name)
-    _drop_oldest(path)
+    with contextlib.suppress(OSError):
+        make_private_file(aside)
+        _drop_oldest(path, aside)
     return aside
 
 
-def _drop_oldest(path: Path) -> None:
-    aside = [f for f in path.parent.glob(f"{path.name}.corrupt-*") if f.is_symlink() or not f.is_dir()]
-    for file in sorted(aside, key=_age)[:-KEPT_CORRUPT_FILES]:
-        with contextlib.suppress(OSError):
-            file.unlink()
+def _drop_oldest(path: Path, newest: Path) -> None:
+    # The newest is known, not judged by its time: the clock may have been set back.
+    files = [f for f in path.parent.glob(f"{path.name}.corrupt-*") if f.is_symlink() or not f.is_dir()]
+    older = sorted((f for f in files if f != newest), key=_age)
+    for file in older[: 1 - KEPT_CORRUPT_FILES]:
+        file.unlink()
 
 
 def _age(aside: Path) -> tuple[str, int]:
@@ -246,7 +305,7 @@ def _beside(path: Path, suffix: str) -> Path:
 
 def _checksum(document: Mapping[str, Any]) -> str:
     rest = {name: value for name, value in document.items() if name != "checksum"}
-    canonical = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps(rest, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
 
 

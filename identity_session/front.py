@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -16,7 +17,8 @@ from . import clock
 from .aliasing import AliasRequest, alias_window
 from .archive import Archive
 from .config import DEFAULT_BASE_URL, Environment, Platform, Settings, settings
-from .core import Core, Outcome
+from .conversation import Outcome
+from .core import Core
 from .errors import StorageError
 from .identities import IdentityRequest
 from .listeners import Listeners, Message, check_callable
@@ -31,7 +33,7 @@ logger = logging.getLogger("identity_session")
 View = TypeVar("View")
 
 
-class Front(Generic[View]):
+class Front(ABC, Generic[View]):
     """The state of a session and how it is read. `IdentitySession` and `AsyncIdentitySession` add the calls."""
 
     _closed = False
@@ -64,7 +66,7 @@ class Front(Generic[View]):
         now_ms: Callable[[], int] = clock.now_ms,
         new_id: Callable[[], str] = lambda: str(uuid4()),
     ) -> None:
-        """Read the stored state; nothing is sent or written before `start()`.
+        """Read the stored state; nothing is sent before `start()`, and nothing written but damage set aside.
 
         Args:
             api_key: the platform API key. Empty or None: identity calls are answered with -6.
@@ -87,8 +89,10 @@ class Front(Generic[View]):
             retry: when a call is made again; None makes exactly one attempt.
             keep_ephemeral_users: False forgets a user the service called ephemeral once another becomes current.
             max_users: how many users to remember, the current one included; None is no limit.
-            cache_identity: answer a repeated identify or login from memory for as long as the service allows.
-            transport: an httpx transport of this front's kind, or a `Sender`; not closed by the session.
+            cache_identity: answer an identify or login that was answered before for the same user from what is stored,
+                for as long as the service allows.
+            transport: an httpx transport of this front's kind, or a `Sender`; not closed by the session. It is told
+                the time left; only the session's own network is held to it byte by byte.
             now_ms: the wall clock, in Unix milliseconds.
             new_id: makes a version 4 UUID for devices, sessions and requests.
 
@@ -142,28 +146,28 @@ class Front(Generic[View]):
     @property
     def mpid(self) -> str | None:
         """The current user's MPID, or None."""
-        return self._archive.snapshot().mpid
+        return self._archive.seen().mpid
 
     @property
     def context(self) -> str | None:
         """The opaque text that the service returned last and gets back with the next call, or None."""
-        return self._archive.snapshot().context
+        return self._archive.seen().context
 
     @property
     def device_id(self) -> str | None:
         """The device application stamp, sent with every identity call; None until the first start has made one."""
-        return self._settings.device_id or self._archive.snapshot().device_application_stamp
+        return self._settings.device_id or self._archive.seen().device_application_stamp
 
     @property
     def session_id(self) -> str | None:
         """The id of the live session, a UUID in upper case; None between sessions."""
-        session = self._core.live_session(self._archive.snapshot(), self._settings.now_ms())
+        session = self._core.live_session(self._archive.seen(), self._settings.now_ms())
         return session.id if session else None
 
     @property
     def opted_out(self) -> bool:
         """Whether the user opted out, which stops every call and every attribute change."""
-        return self._archive.snapshot().opted_out
+        return self._archive.seen().opted_out
 
     @property
     def storage(self) -> Storage:
@@ -183,11 +187,13 @@ class Front(Generic[View]):
         """
         return self._listeners.add(listener)
 
+    @abstractmethod
     def _check_transport(self, transport: object) -> None:
-        raise NotImplementedError
+        """Raise TypeError unless this front can send through it."""
 
+    @abstractmethod
     def _view(self, mpid: str) -> View:
-        raise NotImplementedError
+        """A user as this front's callers hold it."""
 
     def _check_open(self) -> None:
         if self._closed:
@@ -239,6 +245,13 @@ class Front(Generic[View]):
             end_time=end,
             scope=scope,
         )
+
+
+def is_carrier(transport: object, sender: type, httpx_method: str) -> bool:
+    """Whether requests can be sent through this: an object of the kind, and not a class or a client by mistake."""
+    if isinstance(transport, type) or hasattr(transport, "build_request"):
+        return False
+    return isinstance(transport, sender) or hasattr(transport, httpx_method)
 
 
 def _storage(given: Storage | str | PathLike[str] | None) -> Storage:

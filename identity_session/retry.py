@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from .exchange import Call, NoReply, Reply
 
+_MAX_DOUBLINGS = 64  # of any backoff that makes sense; far more would be more than a float holds
 _THROTTLED = frozenset({429, 503})
 _REPEATABLE = frozenset({Call.IDENTIFY, Call.LOGIN, Call.MODIFY, Call.SEARCH})
 """Calls that may be made again although the first one may have taken effect: doing them twice does no harm."""
@@ -33,7 +34,7 @@ class RetryPolicy:
     max_seconds: float = 4.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.attempts, int) or self.attempts < 1:
+        if not isinstance(self.attempts, int) or isinstance(self.attempts, bool) or self.attempts < 1:
             raise ValueError("attempts must be a whole number of at least 1, the first attempt included")
         if not (0 <= self.initial_seconds < math.inf and 0 <= self.max_seconds < math.inf):
             raise ValueError("initial_seconds and max_seconds must be finite and not negative")
@@ -45,7 +46,7 @@ class RetryPolicy:
         """
         if attempt >= self.attempts or not may_repeat(call, outcome):
             return None
-        jitter = chance * min(self.initial_seconds * 2.0 ** (attempt - 1), self.max_seconds)
+        jitter = chance * min(self.initial_seconds * 2.0 ** min(attempt - 1, _MAX_DOUBLINGS), self.max_seconds)
         asked = outcome.retry_after_seconds if isinstance(outcome, Reply) else None
         return jitter if asked is None else asked + min(jitter, self.initial_seconds)
 

@@ -12,10 +12,10 @@ from typing import Any, Self, TypeVar, assert_never
 from .aliasing import AliasRequest
 from .attributes import Edit
 from .clock import monotonic, pause
-from .core import Apply, Ask, Conversation, Effect, Outcome, Pause, Read
+from .conversation import Apply, Ask, Conversation, Effect, Outcome, Pause, Read
 from .errors import StorageError
 from .exchange import Call, Sender
-from .front import Front
+from .front import Front, is_carrier
 from .listeners import check_callable, tell
 from .views import AliasResult, IdentityResult, IdentityUser, SearchResult
 
@@ -188,7 +188,7 @@ class IdentitySession(Front[IdentityUser]):
             return self._sender
 
     def _check_transport(self, transport: object) -> None:
-        if transport is not None and not isinstance(transport, Sender) and not hasattr(transport, "handle_request"):
+        if transport is not None and not is_carrier(transport, Sender, "handle_request"):
             raise TypeError(f"transport must be an httpx.BaseTransport or a Sender, not {type(transport).__name__}")
 
     def _view(self, mpid: str) -> IdentityUser:

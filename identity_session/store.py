@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -18,6 +19,7 @@ from .errors import StorageBusyError, StorageError
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
+_HASHED_NAME = re.compile(r"[0-9a-f]+")
 _LOCK_POLL_SECONDS = 0.002
 _RECOVERY_LOCK_SECONDS = 1.0
 
@@ -26,7 +28,8 @@ _RECOVERY_LOCK_SECONDS = 1.0
 class Storage(Protocol):
     """A locked place for named JSON objects. Implement it to keep state elsewhere, in a keychain or a database say.
 
-    Names look like `state` or `users/3f2a`: letters, digits and slashes. Every method may raise StorageError.
+    Names are `state`, `device`, and `users/` with lower-case hexadecimal digits behind it. Every method may raise
+    StorageError.
     """
 
     recovered_from: Path | None
@@ -72,7 +75,7 @@ class JsonStorage:
     recovered_from: Path | None
 
     def __init__(self, path: str | PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()
         self.recovered_from = None
         self._mutex = threading.RLock()
         self._file_lock: BaseFileLock | None = None
@@ -81,12 +84,14 @@ class JsonStorage:
         return f"JsonStorage({str(self.path)!r})"
 
     def in_workspace(self, name: str) -> Self:
+        """See `Storage.in_workspace`."""
         return type(self)(self.path / name)
 
     @contextlib.contextmanager
     def lock(self, seconds: float) -> Iterator[None]:
+        """See `Storage.lock`."""
         deadline = monotonic() + seconds
-        if not self._mutex.acquire(timeout=max(seconds, 0)):
+        if not _acquired(self._mutex, seconds):
             raise self._busy(seconds)
         try:
             with self._file_locked(deadline, seconds):
@@ -95,6 +100,7 @@ class JsonStorage:
             self._mutex.release()
 
     def read(self, name: str) -> dict[str, Any] | None:
+        """See `Storage.read`."""
         path = self._path(name)
         try:
             document = files.load(path)
@@ -105,31 +111,48 @@ class JsonStorage:
         return document
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
+        """See `Storage.write`."""
         path = self._path(name)
         files.make_private_folder(path.parent)
         try:
-            files.save(path, content)
-        except files.DamagedFileError:
-            self._recover(path)
-            files.save(path, content)
+            try:
+                aside = files.save(path, content, self._temporary)
+            except files.DamagedFileError:
+                self._recover(path)
+                aside = files.save(path, content, self._temporary)
+        except files.DamagedFileError as damage:
+            raise StorageError(f"{path} is damaged ({damage}) and cannot be set aside") from damage
+        self.recovered_from = aside or self.recovered_from
 
     def delete(self, name: str) -> None:
+        """See `Storage.delete`."""
         files.delete(self._path(name))
 
     def names(self, folder: str) -> list[str]:
+        """See `Storage.names`."""
         files_there = (self.path / folder).glob("*.json*")  # a name may be left with its previous generation alone
-        return [f"{folder}/{stem}" for stem in {file.name.partition(".")[0] for file in files_there}]
+        try:
+            stems = {file.name.partition(".")[0] for file in files_there}
+        except OSError as error:
+            raise StorageError(f"{self.path / folder} cannot be read ({error.strerror})") from error
+        return [f"{folder}/{stem}" for stem in stems if _HASHED_NAME.fullmatch(stem)]
 
     def clear(self) -> None:
+        """See `Storage.clear`."""
         for name in ("state", "device", *self.names("users")):
             path = self._path(name)
             try:
                 for companion in files.companions(path):
-                    if not companion.is_dir():
+                    if companion.is_symlink() or not companion.is_dir():
                         companion.unlink(missing_ok=True)
             except OSError as error:
                 raise StorageError(f"{path} could not be removed ({error.strerror})") from error
             files.delete(path)
+        files.delete(self._temporary)
+
+    @property
+    def _temporary(self) -> Path:
+        return self.path / "save.tmp"
 
     def _path(self, name: str) -> Path:
         return self.path / f"{name}.json"
@@ -139,10 +162,11 @@ class JsonStorage:
         import filelock  # as costly to import as the rest of this package, and not needed for reading
 
         files.make_private_folder(self.path)
-        if self._file_lock is None:
-            self._file_lock = filelock.FileLock(self.path / "lock", mode=0o600, thread_local=False)
         while True:
             try:
+                if self._file_lock is None:
+                    files.make_private_file(self.path / "lock")
+                    self._file_lock = filelock.FileLock(self.path / "lock", mode=0o600, thread_local=False)
                 self._file_lock.acquire(blocking=False)
                 break
             except filelock.Timeout:
@@ -157,10 +181,12 @@ class JsonStorage:
             self._file_lock.release()
 
     def _recover(self, path: Path) -> dict[str, Any] | None:
-        with self.lock(_RECOVERY_LOCK_SECONDS):
-            document, aside = files.recover(path)
-        if aside:
-            self.recovered_from = aside
+        try:
+            with self.lock(_RECOVERY_LOCK_SECONDS):
+                document, aside = files.recover(path)
+        except StorageBusyError:
+            return files.last_good(path)  # its holder may hang; to read is possible all the same
+        self.recovered_from = aside or self.recovered_from
         return document
 
     def _busy(self, seconds: float) -> StorageBusyError:
@@ -178,12 +204,14 @@ class MemoryStorage:
         self._workspaces: dict[str, MemoryStorage] = {}
 
     def in_workspace(self, name: str) -> MemoryStorage:
+        """See `Storage.in_workspace`."""
         with self._mutex:
             return self._workspaces.setdefault(name, MemoryStorage())
 
     @contextlib.contextmanager
     def lock(self, seconds: float) -> Iterator[None]:
-        if not self._mutex.acquire(timeout=max(seconds, 0)):
+        """See `Storage.lock`."""
+        if not _acquired(self._mutex, seconds):
             raise StorageBusyError(f"another thread has held the lock for {seconds:.1f} s")
         try:
             yield
@@ -191,17 +219,26 @@ class MemoryStorage:
             self._mutex.release()
 
     def read(self, name: str) -> dict[str, Any] | None:
+        """See `Storage.read`."""
         text = self._objects.get(name)
         return None if text is None else json.loads(text)
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
+        """See `Storage.write`."""
         self._objects[name] = json.dumps(content)
 
     def delete(self, name: str) -> None:
+        """See `Storage.delete`."""
         self._objects.pop(name, None)
 
     def names(self, folder: str) -> list[str]:
+        """See `Storage.names`."""
         return [name for name in list(self._objects) if name.startswith(f"{folder}/")]
 
     def clear(self) -> None:
+        """See `Storage.clear`."""
         self._objects.clear()
+
+
+def _acquired(mutex: Any, seconds: float) -> bool:
+    return bool(mutex.acquire(timeout=min(max(seconds, 0), threading.TIMEOUT_MAX)))

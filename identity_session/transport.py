@@ -8,6 +8,7 @@ left out on purpose: it logs URLs (the URL of a modify names the user), keeps co
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import contextvars
 import socket
@@ -16,7 +17,7 @@ import threading
 import typing
 import urllib.request
 import zlib
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from urllib.parse import unquote, urlsplit
 
 import httpcore
@@ -79,7 +80,7 @@ class HttpxSender:
         token = _deadline.set(deadline)
         try:
             with _as_send_error():
-                response = self._transport.handle_request(_signed(request, seconds))
+                response = self._transport.handle_request(_signed(request, seconds, _hush))
                 try:
                     body = _Body(response)
                     if not response.is_stream_consumed:
@@ -109,7 +110,7 @@ class AsyncHttpxSender:
     async def asend(self, request: HTTPRequest, seconds: float) -> HTTPAnswer:
         with _as_send_error():
             async with async_deadline(seconds):
-                response = await self._transport.handle_async_request(_signed(request, seconds))
+                response = await self._transport.handle_async_request(_signed(request, seconds, _hush_async))
                 try:
                     body = _Body(response)
                     if not response.is_stream_consumed:
@@ -154,14 +155,26 @@ class _Body:
         return HTTPAnswer(self._response.status_code, headers, bytes(self._data) if self._readable else b"")
 
 
-def _signed(request: HTTPRequest, seconds: float) -> httpx.Request:
-    timeout = dict.fromkeys(("connect", "read", "write", "pool"), seconds)
+def _signed(request: HTTPRequest, seconds: float, trace: Callable[[str, dict[str, object]], object]) -> httpx.Request:
+    extensions = {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), seconds), "trace": trace}
     signed = httpx.Request(
-        "POST", request.url, headers=dict(request.headers), content=request.body, extensions={"timeout": timeout}
+        "POST", request.url, headers=dict(request.headers), content=request.body, extensions=extensions
     )
     if request.credentials:
         signed = next(IdentityAuth(request.credentials).auth_flow(signed))
     return signed
+
+
+def _hush(name: str, info: dict[str, object]) -> None:
+    """Take from httpcore's debug records what the service said: a redirect, say, may repeat the URL of the request."""
+    if "return_value" in info:
+        info["return_value"] = None
+    if "exception" in info:
+        info["exception"] = type(info["exception"])
+
+
+async def _hush_async(name: str, info: dict[str, object]) -> None:
+    _hush(name, info)
 
 
 @contextlib.contextmanager
@@ -236,8 +249,12 @@ class AsyncNetwork(httpx.AsyncBaseTransport):
 
     def __init__(self) -> None:
         self._transports: dict[tuple[str, str | None], httpx.AsyncHTTPTransport] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:  # connections made in another event loop end with that one
+            self._loop, self._transports = loop, {}
         key = (request.url.scheme, _proxy_for(request.url))
         if key not in self._transports:
             verify = _ssl_context(key[0]) or False
@@ -245,8 +262,9 @@ class AsyncNetwork(httpx.AsyncBaseTransport):
         return await self._transports[key].handle_async_request(request)
 
     async def aclose(self) -> None:
-        for transport in self._transports.values():
-            await transport.aclose()
+        if self._loop is asyncio.get_running_loop():
+            for transport in self._transports.values():
+                await transport.aclose()
 
 
 def _new_pool(scheme: str, proxy: str | None) -> httpcore.ConnectionPool:
@@ -335,13 +353,13 @@ def _left(error: type[Exception]) -> float:
 def _resolve(host: str, port: int) -> list[str]:
     # The system's resolver knows no deadline, so it is left behind in a thread when it takes too long.
     found: list[str] = []
-    failure: list[OSError] = []
+    failure: list[OSError | UnicodeError] = []
     done = threading.Event()
 
     def look_up() -> None:
         try:
             found.extend(dict.fromkeys(str(a[4][0]) for a in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter for what can be no host name
             failure.append(error)
         finally:
             done.set()
@@ -350,5 +368,6 @@ def _resolve(host: str, port: int) -> list[str]:
     if not done.wait(_left(httpcore.ConnectTimeout)):
         raise httpcore.ConnectTimeout("the host name could not be looked up in time")
     if failure:
-        raise httpcore.ConnectError(f"the host name could not be looked up: {failure[0].strerror}")
+        why = getattr(failure[0], "strerror", None) or type(failure[0]).__name__
+        raise httpcore.ConnectError(f"the host name could not be looked up: {why}")
     return found

@@ -81,7 +81,7 @@ class _User(Generic[Done]):
     @property
     def last_seen(self) -> datetime | None:
         """When the user was last current, as an aware UTC datetime: now for the current user, None if never."""
-        is_current = self._archive.snapshot().mpid == self._mpid
+        is_current = self._archive.seen().mpid == self._mpid
         last_seen_ms = self._now_ms() if is_current else self._remembered().last_seen_ms
         return None if last_seen_ms is None else from_ms(last_seen_ms)
 
@@ -138,11 +138,13 @@ class _User(Generic[Done]):
 
     def getFirstSeenTime(self) -> int | None:
         """`first_seen` in Unix milliseconds."""
-        return None if self.first_seen is None else to_ms(self.first_seen)
+        first_seen = self.first_seen
+        return None if first_seen is None else to_ms(first_seen)
 
     def getLastSeenTime(self) -> int | None:
         """`last_seen` in Unix milliseconds."""
-        return None if self.last_seen is None else to_ms(self.last_seen)
+        last_seen = self.last_seen
+        return None if last_seen is None else to_ms(last_seen)
 
     def getAllUserAttributes(self) -> dict[str, Any]:
         """`attributes`."""

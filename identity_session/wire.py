@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -188,7 +189,8 @@ def _dump(body: BaseModel) -> bytes:
 
 
 def _segment(text: str) -> str:
-    return quote(text, safe="")
+    # A segment of dots alone would be a step in the path.
+    return quote(text, safe="") if text.strip(".") else "%2E" * len(text)
 
 
 def _json_object(text: bytes) -> dict[str, Any] | None:
@@ -204,7 +206,8 @@ def _http_date_ms(text: str) -> int | None:
         moment = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    return to_ms(moment) if moment.utcoffset() is not None else None
+    # The oldest of the three forms of a date in HTTP names no time zone; all of them are in UTC.
+    return to_ms(moment if moment.utcoffset() is not None else moment.replace(tzinfo=UTC))
 
 
 def _max_age_seconds(headers: Mapping[str, str]) -> int:

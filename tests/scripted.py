@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 
-from identity_session import IdentitySession, MemoryStorage, Storage
+from identity_session import IdentitySession, MemoryStorage, RetryPolicy, Storage
+from identity_session.config import DEFAULT_BASE_URL
 from identity_session.exchange import HTTPAnswer, HTTPRequest, SendError
 
 KEY = "us1-test-key"
+DEFAULT_SETTINGS: dict[str, Any] = {
+    "auth": None,
+    "base_url": DEFAULT_BASE_URL,
+    "alias_url": None,
+    "domain": None,
+    "direct_url_routing": False,
+    "environment": "production",
+    "platform": "other",
+    "workspace_token": None,
+    "identify_request": None,
+    "device_id": None,
+    "session_timeout": timedelta(minutes=30),
+    "alias_max_window": timedelta(days=90),
+    "timeout": 10.0,
+    "retry": RetryPolicy(),
+    "keep_ephemeral_users": True,
+    "max_users": None,
+    "cache_identity": False,
+    "now_ms": lambda: 0,
+    "new_id": lambda: "id",
+}
+"""What a session that was given no settings passes to `config.settings`."""
 
 
 def user(mpid: str = "1", **fields: Any) -> dict[str, Any]:

@@ -130,6 +130,11 @@ class Peer:
         while self._socket.recv(65536):
             pass
 
+    def sip(self, every: float = 0.005) -> None:
+        """Take what the client sends in small sips."""
+        while not self.wait(every) and self._socket.recv(32768):
+            pass
+
     def reset(self) -> None:
         """Break the connection off with a reset instead of an orderly end."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -14,35 +14,65 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from identity_session import IdentitySession, JsonStorage
 from identity_session import files as storage_files
+from identity_session.exchange import HTTPAnswer, HTTPRequest
+
+if TYPE_CHECKING:
+    import httpx
 
 API_KEY = "us1-test-key"
 ANONYMOUS = "100"
-HOSTILE_TEXTS = ("../../escape", "/etc/passwd", "a/b\\c", "nul\0byte", "x" * 5000, "\u202eþ\U0001f600", "..", ".", "CON", "~")
+HOSTILE_TEXTS = (
+    "../../escape",
+    "/etc/passwd",
+    "a/b\\c",
+    "nul\0byte",
+    "x" * 5000,
+    "\u202eþ\U0001f600",
+    "..",
+    ".",
+    "CON",
+    "~",
+)
 
 
-def service(request: httpx.Request) -> httpx.Response:
-    """Answers every call at once: a customerid is the MPID of a known user, without one the user is anonymous."""
-    body = json.loads(request.content)
-    customer = body.get("known_identities", {}).get("customerid")
-    answer = {
+def answer_to(content: bytes) -> dict[str, Any]:
+    """A customerid is the MPID of a known user, without one the user is anonymous."""
+    customer = json.loads(content).get("known_identities", {}).get("customerid")
+    return {
         "mpid": customer or ANONYMOUS,
         "context": f"context of {customer or ANONYMOUS}",
         "is_logged_in": bool(customer),
         "is_ephemeral": False,
         "matched_identities": {},
     }
-    return httpx.Response(200, json=answer)
+
+
+def service(request: httpx.Request) -> httpx.Response:
+    """Answers every call at once."""
+    import httpx
+
+    return httpx.Response(200, json=answer_to(request.content))
+
+
+class QuickService:
+    """The same without httpx, for child processes that start often."""
+
+    def send(self, request: HTTPRequest, seconds: float) -> HTTPAnswer:
+        return HTTPAnswer(200, {}, json.dumps(answer_to(request.body)).encode())
+
+    def close(self) -> None: ...
 
 
 def make_session(storage: Any, **settings: Any) -> IdentitySession:
     """A session on this storage and the service above, not started yet."""
-    settings.setdefault("transport", httpx.MockTransport(service))
+    if "transport" not in settings:
+        import httpx
+
+        settings["transport"] = httpx.MockTransport(service)
     return IdentitySession(API_KEY, storage=storage, **settings)
 
 
@@ -109,7 +139,20 @@ def umask(mask: int) -> Iterator[None]:
 class FaultyDisk:
     """Fails the n-th call that any of the functions of `os` gets for something below a folder, and counts them."""
 
-    NAMES = ("open", "fsync", "link", "replace", "unlink", "chmod", "mkdir", "fstat", "stat", "lstat", "scandir", "close")
+    NAMES = (
+        "open",
+        "fsync",
+        "link",
+        "replace",
+        "unlink",
+        "chmod",
+        "mkdir",
+        "fstat",
+        "stat",
+        "lstat",
+        "scandir",
+        "close",
+    )
 
     def __init__(self, monkeypatch: Any, folder: Path) -> None:
         self.calls: list[str] = []
@@ -222,7 +265,7 @@ def next_line(process: subprocess.Popen[str]) -> str:
 
 
 def _logins(path: str, prefix: str, count: str) -> None:
-    session = started(path, timeout=60)
+    session = started(path, timeout=60, transport=QuickService())
     print("started", session.device_id, flush=True)
     for number in range(int(count)):
         result = login(session, f"{prefix}{number}")
@@ -230,10 +273,10 @@ def _logins(path: str, prefix: str, count: str) -> None:
 
 
 def _start(path: str) -> None:
-    session = make_session(path, timeout=60)
+    session = make_session(path, timeout=60, transport=QuickService())
     print("ready", flush=True)
     sys.stdin.readline()
-    print(session.start().http_code, flush=True)
+    print(session.start().http_code, session.device_id, flush=True)
 
 
 def _hold(path: str) -> None:

@@ -106,6 +106,7 @@ def test_the_request_as_it_is_sent() -> None:
     [
         (200, 200, None),
         (202, 202, None),
+        ((202, {"message": "accepted"}), 202, None),
         ((400, {"code": "INVALID_DATA", "message": "why"}), 400, "why"),
         ((400, {"message": 5}), 400, None),
         ((400, "<html>"), 400, None),

@@ -49,7 +49,9 @@ def put(archive: Archive, snapshot: Snapshot, *users: User, forget: tuple[str, .
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 names = texts.filter(bool)
 times = st.none() | st.integers(0, 4_000_000_000_000)
-scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+scalars = (
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+)
 values = scalars | texts
 objects = st.recursive(values, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3))
 users = st.builds(
@@ -379,7 +381,7 @@ def test_a_login_costs_the_same_with_10_and_with_3000_users(tmp_path: Path, monk
             began = time.perf_counter()
             login(session, ("7", "8")[turn % 2])
             spans[count].append(time.perf_counter() - began)
-    assert statistics.median(spans[3000]) < 3 * statistics.median(spans[10])
+    assert statistics.median(spans[3000]) < 5 * statistics.median(spans[10])
 
     disk = FaultyDisk(monkeypatch, tmp_path)
     calls = []
@@ -495,24 +497,29 @@ def test_a_device_stamp_of_ones_own_is_stored_in_both_places(tmp_path: Path) -> 
 
 def test_a_device_stamp_that_another_process_reset_is_not_brought_back() -> None:
     memory = MemoryStorage()
+    before = started(memory).device_id
     one, two = started(memory), started(memory)
-    before = one.device_id
     two.reset()
     login(one, "7")
-    assert one.device_id == make_session(memory).device_id
-    assert Archive(memory.in_workspace("none")).open().device_application_stamp is None
-    fresh = Archive(memory)
-    fresh.open()
-    put(fresh, snapshot_of())
-    fresh.clear(1)
-    assert fresh.snapshot().device_application_stamp is None
-    assert before
+    assert one.device_id != before
+    assert one.device_id == make_session(memory).device_id == started(memory).device_id
+
+
+def test_clear_forgets_the_device_stamp_too() -> None:
+    archive = Archive(MemoryStorage())
+    archive.open()
+    put(archive, snapshot_of(User("1")), User("2"))
+    archive.clear(1)
+    assert archive.snapshot() == Snapshot()
+    assert archive.users() == []
+    put(archive, snapshot_of())
+    assert archive.open().device_application_stamp == "device-1"
 
 
 # Faults of the disk in the middle of a call
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EMFILE])
 def test_a_login_during_which_the_disk_fails_at_any_step_is_not_made_or_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
@@ -525,7 +532,7 @@ def test_a_login_during_which_the_disk_fails_at_any_step_is_not_made_or_made(
         with disk.failing(step, code):
             result = login(session, new)
         where = f"step {disk.calls[-1:]} {disk.calls}"
-        assert session.mpid in ((new,) if result.http_code == 200 else (old, new)), where
+        assert session.mpid == (new if result.http_code == 200 else old), where
         assert result.http_code in (200, -1), where
         if result.http_code == -1:
             assert isinstance(result.body, str), where

@@ -9,36 +9,16 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from scripted import DEFAULT_SETTINGS
 
-from identity_session import AsyncIdentitySession, IdentityRequest, IdentitySession, MemoryStorage, RetryPolicy
+from identity_session import AsyncIdentitySession, IdentityRequest, IdentitySession, MemoryStorage
 from identity_session.config import DEFAULT_ALIAS_URL, DEFAULT_BASE_URL, Settings, is_loopback, settings
 
 KEY, SECRET = "us1-k3y", "s3cret"
-DEFAULTS: dict[str, Any] = {
-    "auth": None,
-    "base_url": DEFAULT_BASE_URL,
-    "alias_url": None,
-    "domain": None,
-    "direct_url_routing": False,
-    "environment": "production",
-    "platform": "other",
-    "workspace_token": None,
-    "identify_request": None,
-    "device_id": None,
-    "session_timeout": timedelta(minutes=30),
-    "alias_max_window": timedelta(days=90),
-    "timeout": 10.0,
-    "retry": RetryPolicy(),
-    "keep_ephemeral_users": True,
-    "max_users": None,
-    "cache_identity": False,
-    "now_ms": lambda: 0,
-    "new_id": lambda: "id",
-}
 
 
 def made(api_key: Any = KEY, api_secret: Any = None, **options: Any) -> Settings:
-    return settings(api_key, api_secret, **{**DEFAULTS, **options})
+    return settings(api_key, api_secret, **{**DEFAULT_SETTINGS, **options})
 
 
 def urls(api_key: Any = KEY, **options: Any) -> tuple[str, str]:

@@ -1,7 +1,7 @@
 """The recorded journeys of the real Web SDK, replayed on both fronts, each up to its first deviation.
 
-`data/journeys.jsonl` holds one journey a line (see `journeys`). The steps end before the first one in which a row of the
-README's table of deviations strikes, but for three rows that concern a single value; those are spelled out here.
+`data/journeys.jsonl` holds one journey a line (see `journeys`). Its steps end before the first one in which a row of
+the README's table of deviations strikes, but for those rows that concern a single value and are spelled out here.
 """
 
 from __future__ import annotations

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 import pytest
+from scripted import DEFAULT_SETTINGS
 
 from identity_session import HTTPCodes, RetryPolicy, StorageBusyError, StorageError
-from identity_session.config import DEFAULT_BASE_URL, Settings, settings
-from identity_session.core import Apply, Ask, Conversation, Core, Opening, Outcome, Pause, Read, opening
+from identity_session.config import Settings, settings
+from identity_session.conversation import Apply, Ask, Conversation, Outcome, Pause, Read
+from identity_session.core import Core, Opening, opening
 from identity_session.exchange import Call, NoReply, Reply
 from identity_session.users import Committed, Session, Snapshot, User
 
@@ -20,28 +21,8 @@ ALICE = User("1", identities={"email": "a"}, first_seen_ms=NOW)
 
 def configured(**changes: Any) -> Settings:
     numbers = iter(range(1000))
-    given: dict[str, Any] = {
-        "auth": None,
-        "base_url": DEFAULT_BASE_URL,
-        "alias_url": None,
-        "domain": None,
-        "direct_url_routing": False,
-        "environment": "production",
-        "platform": "other",
-        "workspace_token": None,
-        "identify_request": None,
-        "device_id": None,
-        "session_timeout": timedelta(minutes=30),
-        "alias_max_window": timedelta(days=90),
-        "timeout": 10.0,
-        "retry": RetryPolicy(),
-        "keep_ephemeral_users": True,
-        "max_users": None,
-        "cache_identity": False,
-        "now_ms": lambda: NOW,
-        "new_id": lambda: f"id-{next(numbers)}",
-    }
-    return settings("key", None, **{**given, **changes})
+    own = {"now_ms": lambda: NOW, "new_id": lambda: f"id-{next(numbers)}"}
+    return settings("key", None, **{**DEFAULT_SETTINGS, **own, **changes})
 
 
 class Hand:
@@ -223,6 +204,19 @@ class TestRetries:
         outcome = hand.run(hand.core.identity_call(Call.LOGIN, None))
         assert (outcome.http_code, outcome.body) == (429, {"code": "X"})
         assert "Pause" not in hand.log
+
+    @pytest.mark.parametrize(
+        ("outcomes", "code"),
+        [
+            ([Reply(503), NoReply("refused", sent=False)], 503),
+            ([NoReply("lost", sent=True), NoReply("refused", sent=False)], -1),
+            ([Reply(503), NoReply("lost", sent=True)], -1),
+            ([NoReply("refused", sent=False), Reply(503)], 503),
+        ],
+    )
+    def test_the_last_attempt_that_can_have_arrived_counts(self, outcomes: list[Any], code: int) -> None:
+        hand = Hand(Snapshot(user=ALICE), *outcomes, retry=RetryPolicy(attempts=2))
+        assert hand.run(hand.core.identity_call(Call.LOGIN, None)).http_code == code
 
     def test_none_is_made_when_there_is_no_policy(self) -> None:
         hand = Hand(Snapshot(user=ALICE), Reply(503), retry=None)

@@ -120,6 +120,7 @@ ROOMS = [
     "store",
     "archive",
     "config",
+    "conversation",
     "core",
     "listeners",
     "views",
@@ -136,11 +137,13 @@ LESS = {
     "files": {"errors", "clock"},
     "store": {"files", "errors", "clock"},
     "archive": {"store", "users", "identities", "errors"},
-    "core": {"aliasing", "cache", "config", "errors", "exchange", "identities", "rules", "states", "users"},
+    "conversation": {"errors", "exchange", "states", "users"},
+    "core": {"aliasing", "cache", "config", "conversation", "errors", "exchange"}
+    | {"identities", "rules", "states", "users"},
     "listeners": set(),
     "transport": {"aioclock", "clock", "config", "exchange", "signing"},
 }
-PURE = {"identities", "users", "states", "retry", "rules", "cache", "core"}
+PURE = {"conversation", "identities", "users", "states", "retry", "rules", "cache", "core"}
 IO_MODULES = {"os", "pathlib", "socket", "time", "random", "httpx", "asyncio", "uuid", "shutil", "subprocess"}
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from freezegun import freeze_time
 from scripted import Clock, Scripted, identities, ids, lost, session, user
@@ -302,6 +303,11 @@ class TestMistakes:
         with pytest.raises(TypeError, match="storage must be a Storage or a path"):
             IdentitySession("key", storage=5)
 
+    @pytest.mark.parametrize("wrong", [httpx.Client(), httpx.HTTPTransport, httpx.AsyncHTTPTransport(), 5, "network"])
+    def test_a_transport_that_is_none_is_a_type_error(self, wrong: Any) -> None:
+        with pytest.raises(TypeError, match="transport must be"):
+            IdentitySession("key", storage=MemoryStorage(), transport=wrong)
+
     def test_a_path_below_a_file_is_a_storage_error(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         with pytest.raises(StorageError, match="file"):
@@ -373,3 +379,17 @@ def test_a_disk_that_fails_at_the_very_end_of_a_call_raises_nothing(monkeypatch:
     monkeypatch.setattr(own._archive, "user", failing)
     result = own.login()
     assert (result.http_code, result.get_previous_user()) == (200, None)
+
+
+def test_after_a_reset_the_device_is_another_one(tmp_path: Path) -> None:
+    """In the session that reset, and in one that was open meanwhile."""
+    first = session(storage=JsonStorage(tmp_path))
+    second = session(storage=JsonStorage(tmp_path))
+    first.start()
+    second.start()
+    before = first.device_id
+    second.reset()
+    assert first.device_id is None
+    first.start()
+    assert first.device_id == second.device_id
+    assert first.device_id not in (None, before)

@@ -111,7 +111,9 @@ def test_nothing_is_there_at_first(storage: Storage) -> None:
 
 def test_what_is_written_is_read_and_replaced_as_a_whole(storage: Storage) -> None:
     with storage.lock(1):
-        storage.write("state", {"text": "zoë \U0001f600", "nothing": None, "list": [1, 2.5, True, []], "deep": {"a": {}}})
+        storage.write(
+            "state", {"text": "zoë \U0001f600", "nothing": None, "list": [1, 2.5, True, []], "deep": {"a": {}}}
+        )
         assert content_of(storage, "state") == {
             "text": "zoë \U0001f600",
             "nothing": None,
@@ -221,9 +223,9 @@ def test_a_wait_for_the_lock_ends_while_the_clock_is_frozen(storage: Storage) ->
 
 
 @pytest.mark.parametrize("seconds", [-1.0, 1e6, 1e12, 1e300])
-def test_any_number_of_seconds_will_do(storage: Storage, seconds: float) -> None:
-    if isinstance(storage, DictStorage):
-        pytest.skip("a rule for the storages that come with the package")
+@pytest.mark.parametrize("kind", [JsonStorage, MemoryStorage])
+def test_any_number_of_seconds_will_do(tmp_path: Path, kind: type[Any], seconds: float) -> None:
+    storage = kind(tmp_path) if kind is JsonStorage else kind()
     with storage.lock(seconds):
         pass
 
@@ -353,6 +355,18 @@ def test_all_state_lies_below_the_path(tmp_path: Path) -> None:
     ]
 
 
+def test_a_relative_path_means_the_same_place_after_the_program_changed_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    session = started("store")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert session.mpid == "100"
+    assert login(session, "7").http_code == 200
+    assert os.listdir(tmp_path / "elsewhere") == []
+
+
 def test_clear_leaves_files_of_others_alone(tmp_path: Path) -> None:
     session = started(tmp_path / "store")
     login(session, "7")
@@ -366,7 +380,7 @@ def test_clear_leaves_files_of_others_alone(tmp_path: Path) -> None:
     assert [user.mpid for user in session.get_users()] == ["100"]
     session.reset()
     assert sorted(tree(tmp_path / "store")) == sorted(f"{workspace.name}/{name}" for name in foreign)
-    assert {content for content in tree(workspace).values()} == {b"somebody's"}
+    assert set(tree(workspace).values()) == {b"somebody's"}
     assert started(tmp_path / "store").mpid == "100"
 
 
@@ -482,6 +496,18 @@ def test_all_files_of_one_store_share_one_temporary_name(tmp_path: Path, monkeyp
         for name in ("state", "device", USER, OTHER):
             storage.write(name, {"n": 1})
     assert used == {tmp_path / "save.tmp"}
+
+
+def test_a_folder_that_cannot_be_listed_is_a_storage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = JsonStorage(tmp_path)
+    (tmp_path / "users").mkdir()
+
+    def broken(*_: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "scandir", broken)
+    with pytest.raises(StorageError, match="cannot be read"):
+        storage.names("users")
 
 
 def test_no_repr_shows_content(tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     }
     parser = _Parser(PROG, description="Who is the current user: identity calls and their local state.", **shape)
     parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
+    _refuse_secrets(parser)
     parsers = parser.add_subparsers(dest="command", metavar="command", required=True)
     for name, (run, text) in COMMANDS.items():
         command = parsers.add_parser(name, help=text, usage=f"{PROG} {name} [options]", description=text, **shape)
@@ -90,10 +91,14 @@ def _add_arguments(name: str, command: argparse.ArgumentParser) -> None:
 def _add_settings(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--api-key-file", metavar="FILE", help="a file that holds the API key")
     group.add_argument("--api-secret-file", metavar="FILE", help="a file that holds its secret")
-    for secret in ("--api-key", "--api-secret"):
-        group.add_argument(secret, nargs="?", action=_NeverHere, help=argparse.SUPPRESS)
+    _refuse_secrets(group)
     for setting in SETTINGS:
         group.add_argument(setting.option, metavar=setting.metavar, help=setting.help)
+
+
+def _refuse_secrets(arguments: argparse._ActionsContainer) -> None:
+    for secret in ("--api-key", "--api-secret"):
+        arguments.add_argument(secret, nargs="?", action=_NeverHere, help=argparse.SUPPRESS)
 
 
 def _identity(text: str) -> tuple[str, str | None]:

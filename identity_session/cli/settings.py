@@ -67,7 +67,7 @@ SETTINGS = (
     ),
     Setting("keep_ephemeral_users", "YES|NO", "remember users whom the service calls ephemeral (yes)", _yes_no),
     Setting("max_users", "NUMBER", "how many users to remember at most (no limit)", int),
-    Setting("cache_identity", "YES|NO", "answer repeated calls from memory while allowed (no)", _yes_no),
+    Setting("cache_identity", "YES|NO", "answer repeated calls from what is stored while allowed (no)", _yes_no),
 )
 
 
@@ -104,17 +104,18 @@ def _converted(setting: Setting, source: str, given: str) -> object:
 
 def secret(name: str, file: str | None) -> str | None:
     """A key, secret or token: from the file of the option, the variable, or the file that the other variable names."""
-    variable = ENV + name
+    variable, option = ENV + name, f"--{name.lower().replace('_', '-')}-file"
     if file is None and os.environ.get(variable):
         return os.environ[variable]
-    file = file or os.environ.get(f"{variable}_FILE")
+    source = option if file else f"{variable}_FILE"
+    file = file or os.environ.get(source)
     if not file:
         return None
     try:
         content = Path(file).read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise UsageError(f"{variable}: the file {shown(file)} cannot be read ({reason})") from None
+        raise UsageError(f"{source}: the file {shown(file)} cannot be read ({reason})") from None
     if not content:
-        raise UsageError(f"{variable}: the file {shown(file)} is empty")
+        raise UsageError(f"{source}: the file {shown(file)} is empty")
     return content
