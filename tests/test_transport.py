@@ -24,7 +24,7 @@ from identity_session.transport import MAX_ANSWER_BYTES, AsyncHttpxSender, Async
 
 LOGIN = {"userIdentities": {"email": "higgs@example.com"}}
 USER = http(200, user_answer())
-SLACK_SECONDS = 2.0
+SLACK_SECONDS = 5.0
 SESSIONS: dict[str, Callable[..., Any]] = {"sync": IdentitySession, "async": AsyncIdentitySession}
 
 
