@@ -171,10 +171,10 @@ def test_a_socket_and_no_socket_give_the_same_journey(front: str) -> None:
         return [(result.http_code, result.body) for result in results]
 
     settings: dict[str, Any] = {"device_id": "stamp", "now_ms": lambda: 1_700_000_000_000}
-    remote = LocalIDSync(seed=7)
+    remote = LocalIDSync(seed=7, now_ms=lambda: 0)
     with ServiceServer(remote) as server, opened(front, base_url=server.url, **settings) as driven:
         over_socket = played(driven)
-    local = LocalIDSync(seed=7)
+    local = LocalIDSync(seed=7, now_ms=lambda: 0)
     transport = local.transport if front == "sync" else local.async_transport
     with opened(front, transport=transport, **settings) as driven:
         assert played(driven) == over_socket
