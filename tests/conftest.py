@@ -6,6 +6,7 @@ for this test run. Without either its tests are skipped, or fail if `IDENTITY_SE
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 import uuid
@@ -18,6 +19,12 @@ from urllib.parse import urlencode
 import pytest
 
 REQUIRED = os.environ.get("IDENTITY_SESSION_TEST_REQUIRE", "").replace(",", " ").split()
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests are a heap that takes seconds to search for garbage; what is there by now is none."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
