@@ -1,7 +1,7 @@
 """Bounds on time that hold on a machine that does not: virtual processors are taken away for seconds now and then.
 
-`@steady` repeats a test that missed a bound if the whole process stood still meanwhile. A test that misses it while the
-process was running, or every time, fails.
+`@steady` repeats a test that missed a bound, or lost a connection, if the whole process stood still meanwhile. A test
+that does so while the process was running, or every time, fails.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Heartbeat:
 
 
 def steady(test: Callable[..., None]) -> Callable[..., None]:
-    """A test with a bound on time: an assertion counts if the process was running all the while, or at the last try."""
+    """A test with a bound on time: a failure counts if the process was running all the while, or at the last try."""
 
     @functools.wraps(test)
     def repeated(*arguments: Any, **options: Any) -> None:
@@ -54,7 +54,7 @@ def steady(test: Callable[..., None]) -> Callable[..., None]:
             with Heartbeat() as heart:
                 try:
                     return test(*arguments, **options)
-                except AssertionError as failure:
+                except (AssertionError, OSError) as failure:
                     missed = failure
             if not tries_left or heart.longest_stall < _STALL_SECONDS:
                 raise missed
