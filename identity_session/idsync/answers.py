@@ -23,7 +23,7 @@ from .lookup import is_known
 from .modification import Modification
 from .profiles import Profile
 from .strategies import IdentityStrategy
-from .trail import SILENT, Reporter
+from .trail import Step, Trail
 
 # Status and code of each refusal; without a code the body is empty.
 _REFUSALS: Mapping[type[refusals.RefusedError], tuple[int, str | None]] = {
@@ -105,12 +105,12 @@ def refused(
     call: Call | None,
     request_id: str | None,
     shape: str,
-    reporter: Reporter = SILENT,
+    trail: Trail,
 ) -> HTTPAnswer:
     """An answer for a refusal. That of alias is flat, as the Web SDK expects it."""
     status, code = _REFUSALS[type(refusal)]
-    reporter.note(f"Refused with {status}: {refusal}")
-    reporter.rests_on(*refusal.choices)
+    trail.append((Step.REFUSED, status, str(refusal)))
+    trail.extend((choice,) for choice in refusal.choices)
     if code is None:
         return _answer(status, None, {"allow": "POST, OPTIONS"} if status == 405 else {})
     headers = {}
@@ -118,7 +118,7 @@ def refused(
         headers = _throttled(refusal.retry_after_seconds, refusal.limit)
     if call is Call.ALIAS:
         return _answer(status, {"code": code, "message": str(refusal)}, headers)
-    reporter.rests_on(Choice.ERROR_SHAPE)
+    trail.append((Choice.ERROR_SHAPE,))
     return _answer(status, _errors(status, code, str(refusal), request_id or str(uuid.uuid4()), shape), headers)
 
 

@@ -24,7 +24,7 @@ from .refusals import AliasRefusedError, NotFoundError
 from .requests import Route, identity_changes, known_identities, parse_mpid, read
 from .resolver import carry_out, decide
 from .strategies import IdentityStrategy
-from .trail import Reporter
+from .trail import Step, Trail
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -44,7 +44,7 @@ class Prepared:
     identities: tuple[Identity, ...]
     mpid: int | None
     """The profile that modify names, and the destination of an alias request."""
-    carry_out: Callable[[Transaction, Reporter], Outcome]
+    carry_out: Callable[[Transaction, Trail], Outcome]
     """May raise a refusal; the transaction then undoes what was written."""
 
     @property
@@ -61,7 +61,7 @@ def prepare(
     With `draws` False no profile is created where one would be: an MPID once drawn is gone, even if nothing is kept.
     """
     if where.call is Call.MODIFY:
-        return _modification(strategy, where, content)
+        return _modification(strategy, where, content, now_ms)
     if where.call is Call.ALIAS:
         return _alias(strategy, content, now_ms)
     return _resolution(strategy, where, content, now_ms, draws=draws)
@@ -77,22 +77,22 @@ def _resolution(
     read_only = where.call is Call.SEARCH or where.flag("read_only", default=False)
     unknown = sum(type_ not in KNOWN_TYPES for type_ in body.known_identities)
 
-    def resolve(profiles: Transaction, reporter: Reporter) -> Outcome:
+    def resolve(profiles: Transaction, trail: Trail) -> Outcome:
         if unknown:
-            reporter.note(f"Identities of unknown type are ignored: {unknown}.")
-            reporter.rests_on(Choice.VALIDATION)
-        decision = decide(strategy, where.call, identities, previous_mpid, profiles, reporter)
-        reporter.rests_on(Choice.EPHEMERAL)
+            trail.append((Step.UNKNOWN_IGNORED, unknown))
+            trail.append((Choice.VALIDATION,))
+        decision = decide(strategy, where.call, identities, previous_mpid, profiles, trail)
+        trail.append((Choice.EPHEMERAL,))
         if read_only:
-            reporter.note("Nothing is written.")
+            trail.append((Step.NOTHING_WRITTEN,))
             if decision.match is None:
                 choice = Choice.SEARCH_NOT_FOUND if where.call is Call.SEARCH else Choice.READ_ONLY
                 raise NotFoundError("No profile matches.", choice)
             profile = decision.match
         elif draws or decision.match:
-            profile = carry_out(decision, profiles, now_ms, reporter)
+            profile = carry_out(decision, profiles, now_ms, trail)
         else:
-            reporter.left_out("A profile would be created with", [type_ for type_, _ in decision.additions])
+            trail.append((Step.WOULD_CREATE, tuple([type_ for type_, _ in decision.additions])))
             return Outcome(created=True)
         matched = decision.matched_identities if where.flag("return_matches", default=True) else None
         return Outcome(answers.identity(strategy, profile, matched), profile.mpid, decision.match is None)
@@ -100,7 +100,7 @@ def _resolution(
     return Prepared(tuple(identities.items()), None, resolve)
 
 
-def _modification(strategy: IdentityStrategy, where: Route, content: Mapping[str, Any]) -> Prepared:
+def _modification(strategy: IdentityStrategy, where: Route, content: Mapping[str, Any], now_ms: int) -> Prepared:
     changes = identity_changes(read(ModifyBody, content).identity_changes)
     mpid = parse_mpid(where.argument)
     values = tuple(
@@ -110,9 +110,10 @@ def _modification(strategy: IdentityStrategy, where: Route, content: Mapping[str
         if value is not None
     )
 
-    def change(profiles: Transaction, reporter: Reporter) -> Outcome:
-        modification = modify(strategy, mpid, changes, profiles, reporter)
-        reporter.rests_on(Choice.EPHEMERAL)
+    def change(profiles: Transaction, trail: Trail) -> Outcome:
+        modification = modify(strategy, mpid, changes, profiles, trail)
+        profiles.seen(modification.profile.mpid, now_ms)
+        trail.append((Choice.EPHEMERAL,))
         return Outcome(answers.modified(strategy, modification), modification.profile.mpid)
 
     return Prepared(values, mpid, change)
@@ -121,12 +122,14 @@ def _modification(strategy: IdentityStrategy, where: Route, content: Mapping[str
 def _alias(strategy: IdentityStrategy, content: Mapping[str, Any], now_ms: int) -> Prepared:
     if not strategy.preset.aliasing:
         raise AliasRefusedError("This strategy knows no aliasing.", Choice.ALIAS_STRATEGIES)
+    if not strategy.alias_enabled:
+        raise AliasRefusedError("Aliasing is switched off.", Choice.ALIAS_STRATEGIES)
     body = read(AliasBody, content)
 
-    def accept(profiles: Transaction, reporter: Reporter) -> Outcome:
+    def accept(profiles: Transaction, trail: Trail) -> Outcome:
         profiles.record_alias(aliases.check(body.data, body.request_id, now_ms, profiles))
-        reporter.note("Accepted; the request is processed 24 hours later.")
-        reporter.rests_on(Choice.ALIAS_CHECKS)
+        trail.append((Step.ALIAS_ACCEPTED,))
+        trail.append((Choice.ALIAS_CHECKS,))
         return Outcome()
 
     return Prepared((), parse_mpid(body.data.destination_mpid), accept)

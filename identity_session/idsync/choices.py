@@ -7,10 +7,8 @@ are compared exactly, `production` and `development` share their profiles.
 
 from __future__ import annotations
 
-from enum import StrEnum
 
-
-class Choice(StrEnum):
+class Choice:
     """The choices. The setting or function behind each is named where one can change it."""
 
     # Resolution, see `resolver`
@@ -56,4 +54,4 @@ class Choice(StrEnum):
         "equal or unknown MPIDs and an invalid time range are refused at once, an older start is moved up to the "
         "window, all else fails silently when the request is processed"
     )
-    ALIAS_STRATEGIES = "strategies without aliasing answer 403"
+    ALIAS_STRATEGIES = "strategies without aliasing answer 403 (setting alias_enabled)"

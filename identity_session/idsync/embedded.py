@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from identity_session.exchange import Call
 from . import aliases, transfer
 from .clocks import AdjustableClock
 from .identity_types import KNOWN_TYPES
-from .profiles import AliasRecord, Profile
+from .profiles import AliasRecord, Profile, Transaction
 from .requests import Route, is_storable, parse_mpid
 from .service import Served, Service
 from .stores import open_store
@@ -72,6 +73,11 @@ class LocalIDSync:
     def strategy(self) -> IdentityStrategy:
         """The strategy and settings in force."""
         return self._strategy
+
+    def config(self) -> dict[str, Any]:
+        """The strategy and the settings in force, by name, without keys and secrets."""
+        shown = [each.name for each in fields(self._strategy) if each.repr]
+        return {name: getattr(self._strategy, name) for name in shown}
 
     def handle(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Served:
         """Answer one request, for servers: `target` is the path with its query. It never raises.
@@ -149,10 +155,28 @@ class LocalIDSync:
         is found. `source_mpid` is the anonymous profile a known one comes from under profile link, else None.
         `notes` tells of aliases that were carried out.
         """
+        return self._look(lambda profiles: profiles.all())
+
+    def profile(self, mpid: str | int) -> dict[str, Any] | None:
+        """One profile, described as in `profiles`; None if there is none of this MPID."""
+        number = parse_mpid(mpid)
+        if number is None:
+            return None
+        return next(iter(self._look(lambda profiles: [profiles.get(number)])), None)
+
+    def holders(self, identity_type: str, value: str) -> list[dict[str, Any]]:
+        """The profiles that hold an identity, in order of creation, each described as in `profiles`."""
+        if not is_storable(value):
+            return []
+        return self._look(lambda profiles: profiles.holders(identity_type, value))
+
+    def delete_profile(self, mpid: str | int) -> bool:
+        """Forget one profile: its MPID is unknown then, and its values are free. Says whether there was one."""
+        number = parse_mpid(mpid)
+        if number is None:
+            return False
         with self._store.transaction() as profiles:
-            aliases.process(profiles, self._clock(), due_only=True)
-            records = profiles.aliases()
-            return [self._described(profile, records) for profile in profiles.all()]
+            return profiles.delete(number)
 
     def aliases(self) -> list[dict[str, Any]]:
         """Every accepted alias request in order of arrival, with its `state` and the `reason` if it failed."""
@@ -192,6 +216,17 @@ class LocalIDSync:
 
     def __repr__(self) -> str:
         return f"<LocalIDSync, strategy {self._strategy.strategy!r}>"
+
+    def _look(self, at: Callable[[Transaction], Iterable[Profile | None]]) -> list[dict[str, Any]]:
+        """Describe profiles, as they are once what is due was done: alias requests processed, unseen ones deleted."""
+        now_ms = self._clock()
+        before_ms = self._strategy.unseen_before_ms(now_ms)
+        with self._store.transaction() as profiles:
+            aliases.process(profiles, now_ms, due_only=True)
+            if before_ms is not None:
+                profiles.delete_unseen(before_ms)
+            records = profiles.aliases()
+            return [self._described(profile, records) for profile in at(profiles) if profile]
 
     def _described(self, profile: Profile, records: Sequence[AliasRecord]) -> dict[str, Any]:
         priority = self._strategy.priority

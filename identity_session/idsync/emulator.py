@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from . import bodies
 from .refusals import InvalidDataError
-from .requests import BODY_LIMIT_BYTES, json_object, parse_mpid, read
+from .requests import BODY_LIMIT_BYTES, json_object, read
 
 if TYPE_CHECKING:
     from .embedded import LocalIDSync
@@ -99,21 +99,19 @@ def _given(route: Route, body: bytes) -> Any:
     return parsed if route.given is None else read(route.given, parsed)
 
 
+_NO_PROFILE = f"No profile has this MPID; GET {ROOT}/profiles lists all."
+
+
 def _profile(idsync: LocalIDSync, mpid: str) -> dict[str, Any]:
-    wanted = str(parse_mpid(mpid))
-    for profile in idsync.profiles():
-        if profile["mpid"] == wanted:
-            return profile
-    raise _MissingError(f"No profile has this MPID; GET {ROOT}/profiles lists all.")
+    profile = idsync.profile(mpid)
+    if profile is None:
+        raise _MissingError(_NO_PROFILE)
+    return profile
 
 
-def _lookup(idsync: LocalIDSync, wanted: bodies.Lookup) -> dict[str, Any]:
-    def holds(profile: Mapping[str, Any]) -> bool:
-        return any(
-            wanted.value in profile[kind].get(wanted.identity_type, ()) for kind in ("identities", "other_identities")
-        )
-
-    return {"profiles": [profile for profile in idsync.profiles() if holds(profile)]}
+def _delete(idsync: LocalIDSync, mpid: str) -> None:
+    if not idsync.delete_profile(mpid):
+        raise _MissingError(_NO_PROFILE)
 
 
 def _set_faults(idsync: LocalIDSync, given: bodies.FaultList) -> dict[str, Any]:
@@ -130,6 +128,8 @@ def _set_clock(idsync: LocalIDSync, given: bodies.Clock) -> dict[str, Any]:
 ROUTES = (
     Route("GET", f"{ROOT}/health", "Says that the service serves.",
           lambda idsync, given, mpid: {"status": "ok"}, told=bodies.Health),
+    Route("GET", f"{ROOT}/config", "The strategy and the settings in force, without keys.",
+          lambda idsync, given, mpid: idsync.config()),
     Route("GET", f"{ROOT}/profiles", "Every profile in order of creation.",
           lambda idsync, given, mpid: {"profiles": idsync.profiles()}, told=bodies.Profiles),
     Route("POST", f"{ROOT}/profiles", "Creates a profile as given, under a chosen MPID if one is named.",
@@ -139,8 +139,11 @@ ROUTES = (
           lambda idsync, given, mpid: idsync.reset(), status=204),
     Route("GET", f"{ROOT}/profiles/{{mpid}}", "One profile.",
           lambda idsync, given, mpid: _profile(idsync, mpid), told=bodies.Profile),
+    Route("DELETE", f"{ROOT}/profiles/{{mpid}}", "Forgets one profile; its values are free then.",
+          lambda idsync, given, mpid: _delete(idsync, mpid), status=204),
     Route("POST", f"{ROOT}/lookup", "The profiles that hold an identity.",
-          lambda idsync, given, mpid: _lookup(idsync, given), given=bodies.Lookup, told=bodies.Profiles),
+          lambda idsync, given, mpid: {"profiles": idsync.holders(given.identity_type, given.value)},
+          given=bodies.Lookup, told=bodies.Profiles),
     Route("GET", f"{ROOT}/calls", "The recorded calls with the reasons for their answers, newest last.",
           lambda idsync, given, mpid: {"calls": idsync.calls()}, told=bodies.Calls),
     Route("POST", f"{ROOT}/explain", "What a call would do, and why; nothing is written.",

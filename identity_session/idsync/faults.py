@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from identity_session.exchange import Call
 
+from .trail import Fact, Step
+
 LATENCY_LIMIT_MS = 24 * 60 * 60 * 1000
 KINDS = ("status", "latency_ms", "drop", "garbage", "html")
 
@@ -52,16 +54,16 @@ class Plan:
     failing: Fault | None = None
     """The fault that takes its answer's place."""
 
-    def reasons(self) -> list[str]:
-        """What a person is told of it."""
-        texts = [f"A fault holds the answer back for {self.latency_ms} ms."] if self.latency_ms else []
+    def facts(self) -> list[Fact]:
+        """What the trail of the call begins with."""
+        facts: list[Fact] = [(Step.HELD_BACK, self.latency_ms)] if self.latency_ms else []
         if self.failing is None:
-            return texts
+            return facts
         if self.failing.drop:
-            return [*texts, f"A fault closes the connection without an answer, {self.failing.drop} the call is done."]
-        kind = next(name for name in KINDS if getattr(self.failing, name) is not None)
-        value = f"status {self.failing.status}" if kind == "status" else f"a body of {kind}"
-        return [*texts, f"A fault answers with {value}; nothing was done."]
+            return [*facts, (Step.DROPPED, self.failing.drop)]
+        if self.failing.status:
+            return [*facts, (Step.FAULTY_STATUS, self.failing.status)]
+        return [*facts, (Step.FAULTY_BODY, "html" if self.failing.html else "garbage")]
 
 
 class Faults:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from .choices import Choice
 from .profiles import Profile, Transaction
 from .strategies import IdentityStrategy
-from .trail import Reporter
+from .trail import Step, Trail, listed
 
 
 def is_known(strategy: IdentityStrategy, profile: Profile) -> bool:
@@ -27,25 +27,24 @@ class Lookup:
     keys: Mapping[str, str]
     previous_mpid: int | None
     profiles: Transaction
-    reporter: Reporter
+    trail: Trail
 
     def known_match(self) -> Profile | None:
         """The profile found by a login ID: login types first, wherever they stand in the priority, then the others
         narrow what was found. A profile with an immutable ID is out of reach without a matching one."""
-        barrier = "the request does not match its immutable ID"
         login_types = self.strategy.login_types
-        found = self._narrow([], login_types, self._matches_immutable, barrier)
+        found = self._narrow([], login_types, self._matches_immutable, Step.IMMUTABLE_BARS)
         if not found:
             return None
         if login_types != tuple(self.strategy.priority[: len(login_types)]):
-            self.reporter.rests_on(Choice.LOGIN_TYPES_FIRST)
-        return self._winner(self._narrow(found, self.strategy.other_types, self._matches_immutable, barrier))
+            self.trail.append((Choice.LOGIN_TYPES_FIRST,))
+        narrowed = self._narrow(found, self.strategy.other_types, self._matches_immutable, Step.IMMUTABLE_BARS)
+        return self._winner(narrowed)
 
     def anonymous_match(self) -> Profile | None:
         """The anonymous profile found by other identities. Under best match every profile is anonymous, and no type
         is a login type, so that this is the whole lookup."""
-        barrier = "only a login ID finds a known profile"
-        found = self._narrow([], self.strategy.other_types, self._is_anonymous, barrier)
+        found = self._narrow([], self.strategy.other_types, self._is_anonymous, Step.KNOWN_BARRED)
         return self._winner(found) if found else None
 
     def has_new_login_id(self) -> bool:
@@ -55,7 +54,7 @@ class Lookup:
             type_ for type_ in self.strategy.login_types if type_ in keys and not profiles.holders(type_, keys[type_])
         ]
         if new:
-            self.reporter.left_out("A new known user, as nobody has this login ID", new)
+            self.trail.append((Step.NEW_KNOWN_USER, tuple(new)))
         return bool(new)
 
     def _matches_immutable(self, profile: Profile) -> bool:
@@ -73,21 +72,31 @@ class Lookup:
         barrier: str,
     ) -> Sequence[Profile]:
         """Walk the types in order: the first one that finds anybody gives the candidates, each later one narrows them
-        unless nobody would be left. Ends when one is left."""
+        unless nobody would be left. Ends when one is left. The barrier keeps out those who are not reachable."""
+        trail = self.trail
         asked = [type_ for type_ in types if type_ in self.keys]
         for number, type_ in enumerate(asked):
             value = self.keys[type_]
             if len(candidates) == 1:
-                self.reporter.settled(candidates, asked[number:])
+                trail.append((Step.SETTLED, tuple(asked[number:])))
                 break
             if candidates:
                 left = [profile for profile in candidates if profile.holds(type_, value)]
-                self.reporter.narrowed(type_, candidates, left)
-                candidates = left or candidates
+                if left:
+                    trail.append((Step.NARROWED, type_, len(candidates), _listed(left)))
+                    candidates = left
+                else:
+                    trail.append((Step.NOT_NARROWED, type_, len(candidates)))
             else:
                 holders = self.profiles.holders(type_, value)
                 candidates = [profile for profile in holders if is_reachable(profile)]
-                self.reporter.looked_up(type_, holders, candidates, barrier)
+                if not holders:
+                    trail.append((Step.NOBODY_HOLDS, type_))
+                elif candidates:
+                    trail.append((Step.FOUND, type_, _listed(candidates)))
+                if len(candidates) < len(holders):
+                    barred = [profile for profile in holders if not is_reachable(profile)]
+                    trail.append((barrier, type_, _listed(barred)))
         return candidates
 
     def _winner(self, candidates: Sequence[Profile]) -> Profile:
@@ -96,6 +105,11 @@ class Lookup:
         previous_mpid = self.previous_mpid
         winner = max(candidates, key=lambda profile: (profile.mpid == previous_mpid, profile.sequence))
         if len(candidates) > 1:
-            self.reporter.tied(candidates, winner, is_previous=winner.mpid == previous_mpid)
-            self.reporter.rests_on(Choice.TIE)
+            why = Step.TIE_TO_PREVIOUS if winner.mpid == previous_mpid else Step.TIE_TO_NEWEST
+            self.trail.append((why, len(candidates), _listed(candidates), winner.mpid))
+            self.trail.append((Choice.TIE,))
         return winner
+
+
+def _listed(profiles: Sequence[Profile]) -> tuple[int | str, ...]:
+    return listed([profile.mpid for profile in profiles])

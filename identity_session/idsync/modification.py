@@ -15,7 +15,7 @@ from .choices import Choice
 from .profiles import Profile, Transaction
 from .refusals import LookupRefusedError, UnknownMPIDError
 from .strategies import IdentityStrategy
-from .trail import SILENT, Reporter
+from .trail import Step, Trail, listed
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -31,7 +31,7 @@ def modify(
     mpid: int | None,
     changes: Sequence[IdentityChange],
     profiles: Transaction,
-    reporter: Reporter = SILENT,
+    trail: Trail,
 ) -> Modification:
     """Apply the changes in their order to the profile of this MPID.
 
@@ -39,15 +39,15 @@ def modify(
     then undoes what the earlier changes wrote.
     """
     profile = _get(mpid, profiles)
-    reporter.returned(profile, "modify names it")
+    trail.append((Step.NAMED, profile.mpid))
     if not changes:
-        reporter.rests_on(Choice.NO_CHANGES)
+        trail.append((Choice.NO_CHANGES,))
     changed: dict[tuple[str, int], None] = {}
     for change in changes:
-        for changed_mpid in _apply(strategy, _get(mpid, profiles), change, profiles, reporter):
+        for changed_mpid in _apply(strategy, _get(mpid, profiles), change, profiles, trail):
             changed[change.identity_type, changed_mpid] = None
     in_record = tuple(pair for pair in changed if pair[0] in strategy.priority)
-    reporter.rests_on(Choice.CHANGE_RESULTS)
+    trail.append((Choice.CHANGE_RESULTS,))
     return Modification(_get(mpid, profiles), in_record)
 
 
@@ -63,7 +63,7 @@ def _apply(
     profile: Profile,
     change: IdentityChange,
     profiles: Transaction,
-    reporter: Reporter,
+    trail: Trail,
 ) -> Sequence[int]:
     """Apply one change; returns the MPIDs whose values of the type changed.
 
@@ -71,35 +71,35 @@ def _apply(
     """
     type_, old, new = change.identity_type, change.old_value, change.new_value
     if type_ not in strategy.priority:
-        reporter.rests_on(Choice.OUTSIDE_PRIORITY)
+        trail.append((Choice.OUTSIDE_PRIORITY,))
     has_old = old is not None and profile.holds(type_, old)
     if has_old and old == new:
-        reporter.changed(type_, "the profile has this value already")
+        trail.append((Step.HAS_VALUE, type_))
         return []
     if old is not None and not has_old:
-        reporter.changed(type_, "the profile does not have the old value")
-        reporter.rests_on(Choice.STALE_OLD_VALUE)
+        trail.append((Step.LACKS_OLD_VALUE, type_))
+        trail.append((Choice.STALE_OLD_VALUE,))
     if type_ in strategy.immutable:
         _check_immutable(profile, change, has_old, profiles)
     if new is not None and strategy.is_guarded(type_):
-        reporter.rests_on(Choice.ONLY_VALUE, *([] if type_ in strategy.unique else [Choice.LOGIN_GUARDED]))
-        return _set_only(profile, type_, new, profiles, reporter)
+        trail.append((Choice.ONLY_VALUE,))
+        if type_ not in strategy.unique:
+            trail.append((Choice.LOGIN_GUARDED,))
+        return _set_only(profile, type_, new, profiles, trail)
     if old is not None:
         profiles.remove(profile.mpid, type_, old)
     if new is not None:
         profiles.add(profile.mpid, type_, new)
-    reporter.changed(type_, _outcome(profile, change, has_old))
+    trail.append((_outcome(profile, change, has_old), type_))
     return [] if _get(profile.mpid, profiles).identities == profile.identities else [profile.mpid]
 
 
 def _outcome(profile: Profile, change: IdentityChange, has_old: bool) -> str:
     if change.new_value is None:
-        return "removed" if has_old else "nothing to remove"
+        return Step.REMOVED if has_old else Step.NOTHING_TO_REMOVE
     if has_old:
-        return "replaced"
-    return (
-        "added" if not profile.holds(change.identity_type, change.new_value) else "the profile has this value already"
-    )
+        return Step.REPLACED
+    return Step.HAS_VALUE if profile.holds(change.identity_type, change.new_value) else Step.ADDED_VALUE
 
 
 def _check_immutable(profile: Profile, change: IdentityChange, has_old: bool, profiles: Transaction) -> None:
@@ -114,7 +114,7 @@ def _check_immutable(profile: Profile, change: IdentityChange, has_old: bool, pr
         raise LookupRefusedError(f"The identity type {type_} is immutable.", Choice.IMMUTABLE_CHANGE)
 
 
-def _set_only(profile: Profile, type_: str, value: str, profiles: Transaction, reporter: Reporter) -> Sequence[int]:
+def _set_only(profile: Profile, type_: str, value: str, profiles: Transaction, trail: Trail) -> Sequence[int]:
     """A guarded value moves here from whoever has it, and becomes the only one of its type: the flows of link and
     isolation end with one email after a modify that names only the new one."""
     losers = [holder.mpid for holder in profiles.holders(type_, value) if holder.mpid != profile.mpid]
@@ -124,5 +124,5 @@ def _set_only(profile: Profile, type_: str, value: str, profiles: Transaction, r
         if held != value:
             profiles.remove(profile.mpid, type_, held)
     profiles.add(profile.mpid, type_, value)
-    reporter.changed(type_, "set, as the only value of this type", losers)
+    trail.append((Step.MOVED, type_, listed(losers)) if losers else (Step.SET, type_))
     return losers if profile.values(type_) == (value,) else [profile.mpid, *losers]

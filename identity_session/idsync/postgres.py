@@ -90,7 +90,7 @@ CREATE SEQUENCE idsync_alias_number OWNED BY idsync_alias.number;
 
 CREATE TABLE idsync_call (
     number bigint PRIMARY KEY, received_ms bigint NOT NULL, endpoint text NOT NULL, status integer NOT NULL,
-    mpid bigint, created boolean NOT NULL, reasons text NOT NULL);
+    mpid bigint, created boolean NOT NULL, trail text NOT NULL);
 CREATE SEQUENCE idsync_call_number OWNED BY idsync_call.number;
 """  # noqa: S608
 

@@ -1,15 +1,16 @@
-"""Profiles, the interface of every profile store, and the store in memory.
+"""Profiles, and the interface of every profile store.
 
 Sources: the pages "Store and Organize User Data" and "Aliasing" of the IDSync guide.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Protocol
+
+from .trail import Fact
 
 Identity = tuple[str, str]
 """Identity type and value. Values are compared exactly: no trimming, no case folding."""
@@ -35,7 +36,7 @@ class Profile:
     """Profile link: the anonymous profile that this user was before. For inspection only."""
     created_ms: int = 0
     last_seen_ms: int = 0
-    """Unix milliseconds of the creation, and of the last call that wrote to this profile or returned it."""
+    """Unix milliseconds of the creation, and of the last call that was answered with this profile, search left out."""
 
     def values(self, type_: str) -> tuple[str, ...]:
         return self.identities.get(type_, ())
@@ -73,7 +74,7 @@ class CallRecord:
     """A call, for people who ask what was answered and why. Holds no identity values.
 
     `number` counts up from 1 (0: not recorded yet), `received_ms` is in Unix milliseconds, `created` says whether the
-    call created the profile `mpid`, and `reasons` are the texts of the trail that led to the answer.
+    call created the profile `mpid`, and `trail` is what led to the answer.
     """
 
     number: int
@@ -82,7 +83,7 @@ class CallRecord:
     status: int
     mpid: int | None
     created: bool
-    reasons: tuple[str, ...]
+    trail: tuple[Fact, ...]
 
 
 class Transaction(Protocol):
@@ -110,6 +111,14 @@ class Transaction(Protocol):
 
     def seen(self, mpid: int, now_ms: int) -> None:
         """Note when a profile was last seen; nothing happens if there is none of this MPID."""
+        ...
+
+    def delete(self, mpid: int) -> bool:
+        """Forget a profile: its MPID is unknown then, its values are free. Says whether there was one."""
+        ...
+
+    def delete_unseen(self, before_ms: int) -> None:
+        """Forget all profiles that were last seen before a moment. Only in a transaction that names nothing."""
         ...
 
     def add(self, mpid: int, type_: str, value: str) -> Profile:
@@ -174,134 +183,3 @@ class ProfileStore(Protocol):
     def close(self) -> None:
         """Let go of files and connections. What was written stays; the store can not be used any more."""
         ...
-
-
-class MemoryStore:
-    """Profiles in memory, one transaction at a time. `draw_mpid` proposes MPIDs; those in use are drawn again."""
-
-    def __init__(self, draw_mpid: Callable[[], int]) -> None:
-        self._draw_mpid = draw_mpid
-        self._lock = threading.Lock()
-        self._profiles: dict[int, Profile] = {}
-        self._holders: dict[Identity, dict[int, None]] = {}
-        self._aliases: tuple[AliasRecord, ...] = ()
-        self._calls: list[CallRecord] = []
-        self._last_sequence = 0
-        self._undo: list[tuple[int, Profile | None]] = []
-
-    @contextmanager
-    def transaction(self, identities: Iterable[Identity] = (), mpid: int | None = None) -> Iterator[Transaction]:
-        with self._lock:
-            before = self._aliases, self._last_sequence, self._calls, len(self._calls)
-            self._undo = []
-            try:
-                yield self
-            except BaseException:
-                for written, profile in reversed(self._undo):
-                    self._put(written, profile)
-                self._aliases, self._last_sequence, self._calls, count = before
-                del self._calls[count:]
-                raise
-            # Not with every call: it is a copy.
-            if len(self._calls) > 2 * CALLS_KEPT:
-                self._calls = self._calls[-CALLS_KEPT:]
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def holders(self, type_: str, value: str) -> Sequence[Profile]:
-        return _in_order(self._profiles[mpid] for mpid in self._holders.get((type_, value), ()))
-
-    def get(self, mpid: int) -> Profile | None:
-        return self._profiles.get(mpid)
-
-    def create(self, source_mpid: int | None = None, *, now_ms: int = 0, mpid: int | None = None) -> Profile:
-        if mpid in self._profiles:
-            raise ValueError("a profile has this MPID already")
-        while mpid is None or mpid in self._profiles:
-            mpid = self._draw_mpid()
-        profile = Profile(mpid, self._last_sequence + 1, {}, source_mpid, now_ms, now_ms)
-        self.put(profile)
-        return profile
-
-    def put(self, profile: Profile) -> None:
-        self._last_sequence = max(self._last_sequence, profile.sequence)
-        self._write(profile.mpid, replace(profile, identities=_in_form(profile.identities)))
-
-    def seen(self, mpid: int, now_ms: int) -> None:
-        if mpid in self._profiles:
-            self._write(mpid, replace(self._profiles[mpid], last_seen_ms=now_ms))
-
-    def add(self, mpid: int, type_: str, value: str) -> Profile:
-        profile = self._profiles[mpid]
-        if not profile.holds(type_, value):
-            self._write_values(profile, type_, (*profile.values(type_), value))
-        return self._profiles[mpid]
-
-    def remove(self, mpid: int, type_: str, value: str) -> None:
-        profile = self._profiles.get(mpid)
-        if profile and profile.holds(type_, value):
-            self._write_values(profile, type_, tuple(held for held in profile.values(type_) if held != value))
-
-    def record_alias(self, alias: AliasRecord) -> AliasRecord:
-        alias = replace(alias, number=alias.number or _next_number(self._aliases))
-        self._aliases = (*self._aliases, alias)
-        return alias
-
-    def update_alias(self, alias: AliasRecord) -> None:
-        self._aliases = tuple(alias if each.number == alias.number else each for each in self._aliases)
-
-    def record_call(self, call: CallRecord) -> CallRecord:
-        call = replace(call, number=call.number or _next_number(self._calls))
-        self._calls.append(call)
-        return call
-
-    def all(self) -> Sequence[Profile]:
-        return _in_order(self._profiles.values())
-
-    def aliases(self) -> Sequence[AliasRecord]:
-        return self._aliases
-
-    def calls(self, last: int | None = None) -> Sequence[CallRecord]:
-        wanted = CALLS_KEPT if last is None else min(max(last, 0), CALLS_KEPT)
-        return tuple(self._calls[max(len(self._calls) - wanted, 0) :])
-
-    def clear(self) -> None:
-        for mpid in list(self._profiles):
-            self._write(mpid, None)
-        self._aliases, self._calls, self._last_sequence = (), [], 0
-
-    def _write_values(self, profile: Profile, type_: str, values: tuple[str, ...]) -> None:
-        self._write(profile.mpid, replace(profile, identities=_in_form({**profile.identities, type_: values})))
-
-    def _write(self, mpid: int, profile: Profile | None) -> None:
-        self._undo.append((mpid, self._profiles.get(mpid)))
-        self._put(mpid, profile)
-
-    def _put(self, mpid: int, profile: Profile | None) -> None:
-        """Every change goes through here, so that the index of holders always fits the profiles."""
-        before, after = _pairs(self._profiles.pop(mpid, None)), _pairs(profile)
-        for pair in before - after:
-            del self._holders[pair][mpid]
-            if not self._holders[pair]:
-                del self._holders[pair]
-        for pair in after - before:
-            self._holders.setdefault(pair, {})[mpid] = None
-        if profile is not None:
-            self._profiles[mpid] = profile
-
-
-def _next_number(records: Sequence[AliasRecord] | Sequence[CallRecord]) -> int:
-    return records[-1].number + 1 if records else 1
-
-
-def _in_order(profiles: Iterable[Profile]) -> list[Profile]:
-    return sorted(profiles, key=lambda profile: (profile.sequence, profile.mpid))
-
-
-def _in_form(identities: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    return {type_: tuple(identities[type_]) for type_ in sorted(identities) if identities[type_]}
-
-
-def _pairs(profile: Profile | None) -> set[Identity]:
-    return {(type_, value) for type_, values in profile.identities.items() for value in values} if profile else set()

@@ -12,7 +12,7 @@ from .choices import Choice
 class RefusedError(Exception):
     """Base of all refusals. `choices` are those of this service that the refusal rests on."""
 
-    def __init__(self, text: str, *choices: Choice) -> None:
+    def __init__(self, text: str, *choices: str) -> None:
         super().__init__(text)
         self.choices = choices
 
@@ -20,7 +20,7 @@ class RefusedError(Exception):
 class InvalidDataError(RefusedError):
     """The body cannot be read as this call."""
 
-    def __init__(self, text: str, *choices: Choice) -> None:
+    def __init__(self, text: str, *choices: str) -> None:
         super().__init__(text, *choices, Choice.INVALID_DATA)
 
 
@@ -49,13 +49,13 @@ class KeyDisabledError(RefusedError):
 
 
 class AliasRefusedError(RefusedError):
-    """The strategy knows no aliasing."""
+    """The strategy knows no aliasing, or it is switched off."""
 
 
 class TooManyRequestsError(RefusedError):
     """A limit is exceeded. There is room again after `retry_after_seconds`; `limit` is the kind of limit."""
 
-    def __init__(self, text: str, *choices: Choice, retry_after_seconds: int, limit: str) -> None:
+    def __init__(self, text: str, *choices: str, retry_after_seconds: int, limit: str) -> None:
         super().__init__(text, *choices)
         self.retry_after_seconds = retry_after_seconds
         self.limit = limit

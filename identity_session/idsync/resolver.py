@@ -18,7 +18,7 @@ from .lookup import Lookup, is_known
 from .profiles import Identity, Profile, Transaction
 from .refusals import LookupRefusedError
 from .strategies import IdentityStrategy
-from .trail import SILENT, Reporter
+from .trail import Step, Trail, listed
 
 # The public report that shows this message (Android SDK issue 65) came from an isolation workspace by all we know.
 BARE_LOGIN_REFUSED = "CleanCutStrategy login action is missing the login identity type."
@@ -43,23 +43,23 @@ def decide(
     identities: Mapping[str, str],
     previous_mpid: int | None,
     profiles: Transaction,
-    reporter: Reporter = SILENT,
+    trail: Trail,
 ) -> Decision:
     """Resolve identify, login, logout or search. Raises LookupRefusedError if the strategy does not allow the call."""
-    _check_allowed(strategy, call, identities, reporter)
+    _check_allowed(strategy, call, identities, trail)
     if call is Call.LOGOUT:
-        identities = _without_login_ids(strategy, identities, reporter)
-    lookup = Lookup(strategy, _lookup_keys(strategy, call, identities, reporter), previous_mpid, profiles, reporter)
+        identities = _without_login_ids(strategy, identities, trail)
+    lookup = Lookup(strategy, _lookup_keys(strategy, call, identities, trail), previous_mpid, profiles, trail)
 
     # 1. Conversion and link answer every logout with a new anonymous profile.
     if call is Call.LOGOUT and strategy.preset.on_logout == "new MPID":
-        reporter.note("Every logout moves to a new anonymous profile; nobody is looked up.")
+        trail.append((Step.LOGOUT_CREATES,))
         return _create(lookup, identities)
 
     # 2. A known profile is found by a login ID only.
     known = lookup.known_match()
     if known:
-        reporter.returned(known, "a login ID found it")
+        trail.append((Step.FOUND_BY_LOGIN_ID, known.mpid))
         return _merge(lookup, known, identities, strategy.login)
 
     # 3. Without one, the other identities may find an anonymous profile.
@@ -68,66 +68,64 @@ def decide(
     # 4. A new login ID makes a known user: of the anonymous profile (see 5), or beside it.
     if lookup.has_new_login_id() and strategy.preset.on_new_known_user != "converts":
         if anonymous:
-            reporter.left_alone(anonymous, "a new known user gets a profile of their own")
+            trail.append((Step.LEFT_ALONE, anonymous.mpid))
         return _create(lookup, identities, _source(lookup, anonymous))
 
     # 5. The anonymous profile answers, or a new one.
     if anonymous:
-        reporter.returned(anonymous, "no login ID found anybody, and this one was found by the other identities")
+        trail.append((Step.FOUND_BY_OTHERS, anonymous.mpid))
         return _merge(lookup, anonymous, identities, strategy.other_types)
-    reporter.note("No profile that may be returned was found.")
+    trail.append((Step.NOBODY_FOUND,))
     return _create(lookup, identities)
 
 
-def carry_out(decision: Decision, profiles: Transaction, now_ms: int, reporter: Reporter = SILENT) -> Profile:
+def carry_out(decision: Decision, profiles: Transaction, now_ms: int, trail: Trail) -> Profile:
     """Write what was decided. Returns the profile as it is afterwards."""
     profile = decision.match or profiles.create(decision.source_mpid, now_ms=now_ms)
     if decision.match:
         profiles.seen(profile.mpid, now_ms)
     else:
-        reporter.created(profile)
+        trail.append((Step.CREATED, profile.mpid))
     for type_, value in decision.additions:
         profile = profiles.add(profile.mpid, type_, value)
-    reporter.added(profile, [type_ for type_, _ in decision.additions])
+    trail.append((Step.ADDED, profile.mpid, tuple([type_ for type_, _ in decision.additions])))
     return profile
 
 
-def _check_allowed(strategy: IdentityStrategy, call: Call, identities: Mapping[str, str], reporter: Reporter) -> None:
+def _check_allowed(strategy: IdentityStrategy, call: Call, identities: Mapping[str, str], trail: Trail) -> None:
     if call not in (Call.LOGIN, Call.LOGOUT):
         return
     if strategy.strategy == "best_match":
         if strategy.best_match_login == "reject":
             raise LookupRefusedError(f"The best match strategy has no {call}.", Choice.BEST_MATCH_LOGIN)
-        reporter.rests_on(Choice.BEST_MATCH_LOGIN)
+        trail.append((Choice.BEST_MATCH_LOGIN,))
     elif call is Call.LOGIN and not any(type_ in identities for type_ in strategy.login):
         if strategy.preset.bare_login == "refuse":
             raise LookupRefusedError(BARE_LOGIN_REFUSED, Choice.BARE_LOGIN)
-        reporter.rests_on(Choice.BARE_LOGIN)
+        trail.append((Choice.BARE_LOGIN,))
 
 
-def _without_login_ids(strategy: IdentityStrategy, identities: Mapping[str, str], reporter: Reporter) -> dict[str, str]:
+def _without_login_ids(strategy: IdentityStrategy, identities: Mapping[str, str], trail: Trail) -> dict[str, str]:
     """A logout names the state to move to, and always ends on an anonymous profile."""
     left_out = [type_ for type_ in identities if type_ in strategy.login]
     if left_out:
-        reporter.left_out("A logout ignores login IDs", left_out)
-        reporter.rests_on(Choice.LOGOUT_WITHOUT_LOGIN_IDS)
+        trail.append((Step.LOGIN_IDS_IGNORED, tuple(left_out)))
+        trail.append((Choice.LOGOUT_WITHOUT_LOGIN_IDS,))
     return {type_: value for type_, value in identities.items() if type_ not in strategy.login}
 
 
-def _lookup_keys(
-    strategy: IdentityStrategy, call: Call, identities: Mapping[str, str], reporter: Reporter
-) -> dict[str, str]:
+def _lookup_keys(strategy: IdentityStrategy, call: Call, identities: Mapping[str, str], trail: Trail) -> dict[str, str]:
     """The identities that take part in the lookup; those of types outside the priority never do."""
     outside = [type_ for type_ in identities if type_ not in strategy.priority]
     if outside:
-        reporter.left_out("Not looked up, as it is not in the priority", outside)
-        reporter.rests_on(Choice.OUTSIDE_PRIORITY)
+        trail.append((Step.NOT_IN_PRIORITY, tuple(outside)))
+        trail.append((Choice.OUTSIDE_PRIORITY,))
     types = strategy.search_types if call is Call.SEARCH else strategy.priority
     keys = {type_: identities[type_] for type_ in types if type_ in identities}
     if call is Call.SEARCH and len(keys) + len(outside) < len(identities):
         unsearched = [type_ for type_ in identities if type_ not in types and type_ not in outside]
-        reporter.left_out("Not searched for, as it is not immutable", unsearched)
-        reporter.rests_on(Choice.SEARCH_LOOKUP)
+        trail.append((Step.NOT_SEARCHED, tuple(unsearched)))
+        trail.append((Choice.SEARCH_LOOKUP,))
     return keys
 
 
@@ -139,8 +137,8 @@ def _source(lookup: Lookup, anonymous: Profile | None) -> int | None:
     source = previous if previous and not is_known(lookup.strategy, previous) else anonymous
     if source is None:
         return None
-    lookup.reporter.linked(source)
-    lookup.reporter.rests_on(Choice.SOURCE)
+    lookup.trail.append((Step.LINKED, source.mpid))
+    lookup.trail.append((Choice.SOURCE,))
     return source.mpid
 
 
@@ -148,7 +146,7 @@ def _merge(lookup: Lookup, profile: Profile, identities: Mapping[str, str], deci
     strategy = lookup.strategy
     named = strategy.priority if strategy.matched_identities == "all" else deciding_types
     matched = {type_: value for type_, value in identities.items() if type_ in named and profile.holds(type_, value)}
-    lookup.reporter.rests_on(Choice.MATCHED_IDENTITIES)
+    lookup.trail.append((Choice.MATCHED_IDENTITIES,))
     return Decision(profile, _additions(lookup, profile, identities), matched)
 
 
@@ -165,22 +163,24 @@ def _may_add(lookup: Lookup, profile: Profile | None, type_: str, value: str) ->
 
     A guarded value stays with its owner: since September 2022 "Store and Organize User Data" lets only modify move it.
     """
-    strategy, reporter = lookup.strategy, lookup.reporter
+    strategy, trail = lookup.strategy, lookup.trail
     held = profile.values(type_) if profile else ()
     if value in held:
         return False
     if held and type_ in strategy.immutable:
-        reporter.withheld(type_, "it is immutable, and the profile has another value")
+        trail.append((Step.WITHHELD_IMMUTABLE, type_))
         return False
     if held and type_ in strategy.unique and strategy.single_value_unique_types:
-        reporter.withheld(type_, "it is unique, and the profile has another value")
-        reporter.rests_on(Choice.SEVERAL_VALUES)
+        trail.append((Step.WITHHELD_UNIQUE, type_))
+        trail.append((Choice.SEVERAL_VALUES,))
         return False
     owners = lookup.profiles.holders(type_, value) if strategy.is_guarded(type_) else ()
     if owners:
-        reporter.withheld(type_, "the value stays with its owner", owners)
-        reporter.rests_on(Choice.NO_STEALING, *([] if type_ in strategy.unique else [Choice.LOGIN_GUARDED]))
+        trail.append((Step.WITHHELD_OWNED, type_, listed([owner.mpid for owner in owners])))
+        trail.append((Choice.NO_STEALING,))
+        if type_ not in strategy.unique:
+            trail.append((Choice.LOGIN_GUARDED,))
         return False
     if held:
-        reporter.rests_on(Choice.SEVERAL_VALUES)
+        trail.append((Choice.SEVERAL_VALUES,))
     return True

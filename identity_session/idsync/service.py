@@ -25,12 +25,15 @@ from .refusals import InvalidDataError, RefusedError
 from .requests import MALFORMED, Route, json_object, plain_body, route
 from .strategies import IdentityStrategy
 from .throttle import Throttle
-from .trail import SILENT, Reporter, Trail
+from .trail import Step, Trail, reasons
 
 logger = logging.getLogger("identity_session.idsync")
 
 NO_ANSWER = 0
 """The status in the record of a call to which no answer was sent, and nothing done."""
+
+SWEEP_MS = 60 * 60 * 1000
+"""How often profiles that were not seen for long are looked for."""
 
 NOBODY = 0
 """No profile has this MPID. A transaction that names it does not wait for all others, as one without a name would."""
@@ -46,7 +49,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class _Request:
-    """A request that names a call, when it came, and who hears of the steps that lead to its answer."""
+    """A request that names a call, when it came, and the steps that lead to its answer."""
 
     where: Route
     method: str
@@ -54,7 +57,7 @@ class _Request:
     headers: Mapping[str, str]
     body: bytes
     received_ms: int
-    reporter: Reporter
+    trail: Trail
 
     def credential(self, plain: bytes, content: Mapping[str, Any]) -> Credential:
         path_key = self.where.argument if self.where.call is Call.ALIAS else None
@@ -84,6 +87,7 @@ class Service:
         self._now_ms = now_ms
         self._per_key = Throttle(strategy.key_rate_per_s, strategy.key_burst, "app")
         self._per_user = Throttle(strategy.hot_rate_per_s, strategy.hot_burst, "workspace")
+        self._swept_ms: int | None = None
 
     def handle(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Served:
         """Answer one request. `target` is the path with its query, as sent. Never raises: a fault of the service
@@ -93,13 +97,11 @@ class Service:
         try:
             where = route(method, target)
         except RefusedError as refusal:
-            return Served(answers.refused(refusal, call=None, request_id=None, shape=self._strategy.error_shape))
+            shape = self._strategy.error_shape
+            return Served(answers.refused(refusal, call=None, request_id=None, shape=shape, trail=[]))
         headers = {name.lower(): value for name, value in headers.items()}
-        reporter = Trail() if self._strategy.trail else SILENT
-        request = _Request(where, method, target, headers, body, self._now_ms(), reporter)
         plan = self.faults.take(where.call)
-        for reason in plan.reasons():
-            reporter.note(reason)
+        request = _Request(where, method, target, headers, body, self._now_ms(), plan.facts())
         answer: HTTPAnswer | None
         try:
             if plan.failing and plan.failing.drop != "after":
@@ -113,7 +115,7 @@ class Service:
 
     def explain(self, where: Route, content: Mapping[str, Any]) -> dict[str, Any]:
         """What a call with this body would come to, in the words of its record; nothing is written."""
-        trail = Trail()
+        trail: Trail = []
         outcome, status = Outcome(), 202 if where.call is Call.ALIAS else 200
         try:
             prepared = prepare(self._strategy, where, content, self._now_ms(), draws=False)
@@ -127,7 +129,7 @@ class Service:
             "status": status,
             "mpid": None if outcome.mpid is None else str(outcome.mpid),
             "created": outcome.created,
-            "reasons": list(trail.reasons()),
+            "reasons": reasons(trail),
         }
 
     def _answered(self, request: _Request) -> HTTPAnswer:
@@ -143,25 +145,35 @@ class Service:
             if parsed is None:
                 raise InvalidDataError(MALFORMED)
             prepared = prepare(self._strategy, request.where, parsed, now_ms)
+            self._forget_unseen(now_ms)
             used.append(self._per_user.take(prepared.names, now_ms))
             with self._transaction(prepared) as profiles:
-                outcome = prepared.carry_out(profiles, request.reporter)
+                outcome = prepared.carry_out(profiles, request.trail)
                 percent = max((share for share in used if share is not None), default=None)
                 answer = answers.success(call, outcome.body, self._strategy.max_age_s, percent)
-                profiles.record_call(_record(request, answer.status, outcome))
+                profiles.record_call(self._recorded(request, answer.status, outcome))
         except RefusedError as refusal:
-            answer = self._refused(refusal, call, content, request.reporter)
+            answer = self._refused(refusal, call, content, request.trail)
             self._record(request, answer.status)
         return answer
 
-    def _refused(self, refusal: RefusedError, call: Call, content: Mapping[str, Any], reporter: Reporter) -> HTTPAnswer:
+    def _forget_unseen(self, now_ms: int) -> None:
+        """Delete profiles whose time is over. A clock that was set, to either side, is no reason to wait."""
+        before_ms = self._strategy.unseen_before_ms(now_ms)
+        if before_ms is None or (self._swept_ms is not None and abs(now_ms - self._swept_ms) < SWEEP_MS):
+            return
+        with self._store.transaction() as profiles:
+            profiles.delete_unseen(before_ms)
+        self._swept_ms = now_ms
+
+    def _refused(self, refusal: RefusedError, call: Call, content: Mapping[str, Any], trail: Trail) -> HTTPAnswer:
         request_id, shape = _text(content, "request_id"), self._strategy.error_shape
-        return answers.refused(refusal, call=call, request_id=request_id, shape=shape, reporter=reporter)
+        return answers.refused(refusal, call=call, request_id=request_id, shape=shape, trail=trail)
 
     def _failed(self, request: _Request, error: Exception) -> HTTPAnswer:
         place, name = traceback.extract_tb(error.__traceback__)[-1], type(error).__name__
         logger.error("%s failed: %s at %s:%s", request.where.call, name, place.filename, place.lineno)
-        request.reporter.note(f"The service itself failed ({name}); nothing was done.")
+        request.trail.append((Step.FAILED, name))
         answer = answers.internal_error(self._strategy.error_shape)
         with contextlib.suppress(Exception):  # the store may be what failed
             self._record(request, answer.status)
@@ -174,23 +186,22 @@ class Service:
     def _record(self, request: _Request, status: int) -> None:
         """Record a call that had no effect."""
         with self._store.transaction(mpid=NOBODY) as profiles:
-            profiles.record_call(_record(request, status, Outcome()))
+            profiles.record_call(self._recorded(request, status, Outcome()))
+
+    def _recorded(self, request: _Request, status: int, outcome: Outcome) -> CallRecord:
+        return CallRecord(
+            number=0,
+            received_ms=request.received_ms,
+            endpoint=str(request.where.call),
+            status=status,
+            mpid=outcome.mpid,
+            created=outcome.created,
+            trail=tuple(request.trail) if self._strategy.trail else (),
+        )
 
 
 class _UndoneError(Exception):
     """Leaves a transaction so that nothing it wrote stays."""
-
-
-def _record(request: _Request, status: int, outcome: Outcome) -> CallRecord:
-    return CallRecord(
-        number=0,
-        received_ms=request.received_ms,
-        endpoint=str(request.where.call),
-        status=status,
-        mpid=outcome.mpid,
-        created=outcome.created,
-        reasons=request.reporter.reasons(),
-    )
 
 
 def _text(holder: object, name: str) -> str | None:

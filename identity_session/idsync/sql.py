@@ -14,6 +14,7 @@ from itertools import groupby
 from typing import Any, Literal
 
 from .profiles import CALLS_KEPT, AliasRecord, CallRecord, Profile
+from .trail import from_named, named
 
 Table = Literal["idsync_profile", "idsync_alias", "idsync_call"]
 """A table whose rows are counted by `number`."""
@@ -71,6 +72,17 @@ DELETE FROM idsync_identity WHERE hash = :hash AND mpid = :mpid AND type = :type
 # Take all identities off a profile.
 REMOVE_IDENTITIES = "DELETE FROM idsync_identity WHERE mpid = :mpid"
 
+# Forget a profile, once its identities are gone.
+DELETE_PROFILE = "DELETE FROM idsync_profile WHERE mpid = :mpid"
+
+# Forget the profiles that were last seen before a moment; identities refer to profiles.
+DELETE_UNSEEN = (
+    """
+    DELETE FROM idsync_identity WHERE mpid IN (SELECT mpid FROM idsync_profile WHERE last_seen_ms < :before_ms)
+    """,
+    "DELETE FROM idsync_profile WHERE last_seen_ms < :before_ms",
+)
+
 # Note an alias request.
 INSERT_ALIAS = """
 INSERT INTO idsync_alias (number, request_id, source_mpid, destination_mpid, start_ms, end_ms, scope, received_ms,
@@ -96,13 +108,13 @@ FROM idsync_alias ORDER BY number
 
 # Note a call.
 INSERT_CALL = """
-INSERT INTO idsync_call (number, received_ms, endpoint, status, mpid, created, reasons)
-VALUES (:number, :received_ms, :endpoint, :status, :mpid, :created, :reasons)
+INSERT INTO idsync_call (number, received_ms, endpoint, status, mpid, created, trail)
+VALUES (:number, :received_ms, :endpoint, :status, :mpid, :created, :trail)
 """
 
 # The latest calls, the columns in the order of CallRecord.
 LATEST_CALLS = """
-SELECT number, received_ms, endpoint, status, mpid, created, reasons
+SELECT number, received_ms, endpoint, status, mpid, created, trail
 FROM idsync_call ORDER BY number DESC LIMIT :last
 """
 
@@ -119,6 +131,8 @@ CLEAR = (
     "DELETE FROM idsync_alias",
     "DELETE FROM idsync_call",
 )
+
+_compact = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 # To look for calls that are not kept costs more than to note one, so that only every so many calls do it.
 _SWEEP_EVERY = 100
@@ -187,6 +201,14 @@ class SQLTransaction(ABC):
     def seen(self, mpid: int, now_ms: int) -> None:
         self.execute(SEE_PROFILE, {"mpid": mpid, "now_ms": now_ms})
 
+    def delete(self, mpid: int) -> bool:
+        self.execute(REMOVE_IDENTITIES, {"mpid": mpid})
+        return self.changes(DELETE_PROFILE, {"mpid": mpid}) > 0
+
+    def delete_unseen(self, before_ms: int) -> None:
+        for statement in DELETE_UNSEEN:
+            self.execute(statement, {"before_ms": before_ms})
+
     def add(self, mpid: int, type_: str, value: str) -> Profile:
         self.execute(ADD_IDENTITY, {"mpid": mpid, **_identity(type_, value)})
         profile = self.get(mpid)
@@ -207,7 +229,7 @@ class SQLTransaction(ABC):
 
     def record_call(self, call: CallRecord) -> CallRecord:
         call = replace(call, number=self._number("idsync_call", call.number))
-        self.execute(INSERT_CALL, {**asdict(call), "reasons": json.dumps(call.reasons)})
+        self.execute(INSERT_CALL, _call_row(call))
         if call.number % _SWEEP_EVERY == 0:
             for (number,) in self.rows(LAST_CALL_NOT_KEPT, {"kept": CALLS_KEPT}):
                 self.forget_calls(number)
@@ -223,8 +245,8 @@ class SQLTransaction(ABC):
         wanted = CALLS_KEPT if last is None else min(max(last, 0), CALLS_KEPT)
         rows = self.rows(LATEST_CALLS, {"last": wanted})
         return tuple(
-            CallRecord(number, received_ms, endpoint, status, mpid, bool(created), tuple(json.loads(reasons)))
-            for number, received_ms, endpoint, status, mpid, created, reasons in reversed(rows)
+            CallRecord(number, received_ms, endpoint, status, mpid, bool(created), from_named(json.loads(trail)))
+            for number, received_ms, endpoint, status, mpid, created, trail in reversed(rows)
         )
 
     def clear(self) -> None:
@@ -245,6 +267,18 @@ def _row(profile: Profile) -> Mapping[str, Any]:
         "source_mpid": profile.source_mpid,
         "created_ms": profile.created_ms,
         "last_seen_ms": profile.last_seen_ms,
+    }
+
+
+def _call_row(call: CallRecord) -> Mapping[str, Any]:
+    return {
+        "number": call.number,
+        "received_ms": call.received_ms,
+        "endpoint": call.endpoint,
+        "status": call.status,
+        "mpid": call.mpid,
+        "created": call.created,
+        "trail": _compact(named(call.trail)),
     }
 
 

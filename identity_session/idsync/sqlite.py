@@ -55,7 +55,7 @@ _SCHEMA = (
     """
     CREATE TABLE idsync_call (
         number INTEGER PRIMARY KEY, received_ms INTEGER NOT NULL, endpoint TEXT NOT NULL, status INTEGER NOT NULL,
-        mpid INTEGER, created INTEGER NOT NULL, reasons TEXT NOT NULL)
+        mpid INTEGER, created INTEGER NOT NULL, trail TEXT NOT NULL)
     """,
     f"PRAGMA application_id = {_APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",

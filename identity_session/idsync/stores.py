@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .profiles import MemoryStore, ProfileStore
+from .memory import MemoryStore
+from .profiles import ProfileStore
 
 
 def open_store(database: str, draw_mpid: Callable[[], int]) -> ProfileStore:

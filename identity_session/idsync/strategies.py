@@ -10,6 +10,7 @@ import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -24,6 +25,8 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "error_shape": ("both", "http", "sdk"),
     "key_only": ("web", "always", "never"),
 }
+
+_DAY_MS = 24 * 60 * 60 * 1000
 
 # None until __post_init__ has filled in the preset's value; typed as what every reader of the field finds.
 _AS_PRESET = cast("Sequence[str]", None)
@@ -74,6 +77,10 @@ class IdentityStrategy:
     """Calls per second that may name one identity, or one MPID in modify and alias; None: any number."""
     hot_burst: int | None = None
     """Calls that may name one identity or MPID at once; None: as many as in a second."""
+    alias_enabled: bool = True
+    """False: alias requests are answered 403, as for a workspace without aliasing."""
+    retention_days: float | None = None
+    """Days after which a profile that answered no call is deleted; None: never."""
     trail: bool = True
     """False: calls are recorded without the reasons for their answers."""
     api_keys: Mapping[str, str] | None = field(default=None, repr=False, hash=False)
@@ -120,22 +127,26 @@ class IdentityStrategy:
         """The strategy's row of the table."""
         return PRESETS[self.strategy]
 
-    @property
+    @cached_property
     def login_types(self) -> Types:
         """The login types in the order of the priority."""
         return tuple(type_ for type_ in self.priority if type_ in self.login)
 
-    @property
+    @cached_property
     def other_types(self) -> Types:
         """The types of the priority that are no login types, in its order."""
         return tuple(type_ for type_ in self.priority if type_ not in self.login)
 
-    @property
+    @cached_property
     def search_types(self) -> Sequence[str]:
         """The types that search looks up. "Store and Organize User Data" finds nobody by an email when customerid is
         immutable; the page "Use Cases" promises a search by any identifier."""
         only_immutable = self.search_lookup == "immutable" or (self.search_lookup == "auto" and self.immutable)
         return self.immutable if only_immutable else self.priority
+
+    def unseen_before_ms(self, now_ms: int) -> int | None:
+        """Profiles that were last seen before this moment are to be deleted; None: none are."""
+        return None if self.retention_days is None else max(now_ms - int(self.retention_days * _DAY_MS), 0)
 
     def is_guarded(self, type_: str) -> bool:
         """Whether a value of this type sits on one profile only. A login ID resolves to one profile, so login types
@@ -190,7 +201,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_rate(value: Any) -> bool:
+def _is_above_0(value: Any) -> bool:
     return value is None or (_is_number(value) and value > 0)
 
 
@@ -207,14 +218,16 @@ def _are_keys(value: object) -> bool:
 _CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "single_value_unique_types": (_is_flag, "true or false"),
     "lenient_identities": (_is_flag, "true or false"),
+    "alias_enabled": (_is_flag, "true or false"),
     "trail": (_is_flag, "true or false"),
     "max_age_s": (
         lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
         "a whole number of seconds, 0 or more",
     ),
     "max_clock_skew_s": (lambda value: value is None or (_is_number(value) and value >= 0), "seconds, 0 or more"),
-    "key_rate_per_s": (_is_rate, "calls per second, more than 0"),
-    "hot_rate_per_s": (_is_rate, "calls per second, more than 0"),
+    "key_rate_per_s": (_is_above_0, "calls per second, more than 0"),
+    "hot_rate_per_s": (_is_above_0, "calls per second, more than 0"),
+    "retention_days": (_is_above_0, "days, more than 0"),
     "key_burst": (_is_burst, "a whole number of calls, 1 or more"),
     "hot_burst": (_is_burst, "a whole number of calls, 1 or more"),
     "disabled_keys": (lambda value: not isinstance(value, Mapping) and _are_keys(value), "a list of keys"),

@@ -1,151 +1,132 @@
 """The trail of rules that led to an answer.
 
-The resolver and its neighbours tell a `Reporter` of each step; its methods do nothing, so that nobody pays for what
-nobody reads. `Trail` writes the steps down for people: identity types and MPIDs, never an identity value, a key or a
-secret.
+Whoever takes a step appends it to the trail as a fact: the step, or the choice of this service that it rests on, with
+its details. A call pays for no more than that; facts become sentences when somebody reads them. They hold identity
+types and MPIDs, never an identity value, a key or a secret.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from .choices import Choice
-from .profiles import Profile
-
-_NAMED_PROFILES = 5
-"""How many MPIDs a sentence lists; a device used by a thousand people makes no readable sentence."""
-
-_CHOICE_TEXTS = {choice: f"Choice of this service: {choice}." for choice in Choice}
 
 
-class Reporter:
-    """Hears of every step that leads to an answer. Override what is of interest."""
+class Step:
+    """The steps, as the sentences that tell of them; the details take the places in them."""
 
-    def reasons(self) -> tuple[str, ...]:
-        """The steps as texts, where they are written down."""
-        return ()
+    # Lookup
+    LOGIN_IDS_IGNORED = "A logout ignores login IDs: {}."
+    LOGOUT_CREATES = "Every logout moves to a new anonymous profile; nobody is looked up."
+    NOT_IN_PRIORITY = "Not looked up, as it is not in the priority: {}."
+    NOT_SEARCHED = "Not searched for, as it is not immutable: {}."
+    UNKNOWN_IGNORED = "Identities of unknown type are ignored: {}."
+    NOBODY_HOLDS = "Looked up {}: nobody has this value."
+    FOUND = "Looked up {}: found {}."
+    IMMUTABLE_BARS = "Looked up {}: out of reach, as the request does not match its immutable ID: {}."
+    KNOWN_BARRED = "Looked up {}: out of reach, as only a login ID finds a known profile: {}."
+    NARROWED = "Looked up {}: of {} candidates it leaves {}."
+    NOT_NARROWED = "Looked up {}: none of the {} candidates has this value; they all stay."
+    SETTLED = "Not looked up, as one candidate is left: {}."
+    TIE_TO_PREVIOUS = "{} candidates are left, {}: {} wins, as it is the request's previous MPID."
+    TIE_TO_NEWEST = "{} candidates are left, {}: {} wins, as it was created last."
+    NEW_KNOWN_USER = "A new known user, as nobody has this login ID: {}."
 
-    def note(self, text: str) -> None:
-        """Something that needs no more than a sentence, which is a constant or cheap to build."""
+    # Outcome
+    FOUND_BY_LOGIN_ID = "Profile {} answers: a login ID found it."
+    FOUND_BY_OTHERS = "Profile {} answers: no login ID found anybody, and this one was found by the other identities."
+    NAMED = "Profile {} answers: modify names it."
+    LEFT_ALONE = "Profile {} is left alone: a new known user gets a profile of their own."
+    LINKED = "Profile {} is noted as the source of the new one."
+    NOBODY_FOUND = "No profile that may be returned was found."
+    WOULD_CREATE = "A profile would be created with: {}."
+    CREATED = "Created profile {}."
+    ADDED = "Added to profile {}: {}."
+    WITHHELD_IMMUTABLE = "Withheld {}: it is immutable, and the profile has another value."
+    WITHHELD_UNIQUE = "Withheld {}: it is unique, and the profile has another value."
+    WITHHELD_OWNED = "Withheld {}: the value stays with its owner {}."
+    NOTHING_WRITTEN = "Nothing is written."
 
-    def rests_on(self, *choices: Choice) -> None:
-        """The answer would be another one if this choice had been made differently."""
+    # Changes of a modify
+    SET = "{}: set, as the only value of this type."
+    MOVED = "{}: set, as the only value of this type; taken from {}."
+    ADDED_VALUE = "{}: added."
+    REPLACED = "{}: replaced."
+    REMOVED = "{}: removed."
+    HAS_VALUE = "{}: the profile has this value already."
+    LACKS_OLD_VALUE = "{}: the profile does not have the old value."
+    NOTHING_TO_REMOVE = "{}: nothing to remove."
 
-    def left_out(self, why: str, types: Collection[str]) -> None:
-        """Identities of the request do not take part."""
-
-    def looked_up(self, type_: str, holders: Sequence[Profile], reachable: Sequence[Profile], barrier: str) -> None:
-        """A type gave the candidates; those not reachable are behind the barrier."""
-
-    def narrowed(self, type_: str, candidates: Sequence[Profile], left: Sequence[Profile]) -> None:
-        """A further type was held against the candidates; nobody left means that it does not count."""
-
-    def settled(self, candidates: Sequence[Profile], types: Collection[str]) -> None:
-        """One candidate is left, so these types are not looked up any more."""
-
-    def tied(self, candidates: Sequence[Profile], winner: Profile, *, is_previous: bool) -> None:
-        """Several candidates are left, and one was chosen."""
-
-    def returned(self, profile: Profile, rule: str) -> None:
-        """This profile answers, by this rule."""
-
-    def left_alone(self, profile: Profile, why: str) -> None:
-        """This profile was found but does not answer."""
-
-    def linked(self, source: Profile) -> None:
-        """A known profile is created beside this one, from which the user comes."""
-
-    def created(self, profile: Profile) -> None:
-        """A profile was created."""
-
-    def added(self, profile: Profile, types: Collection[str]) -> None:
-        """Identities of these types, or none, were added to the profile."""
-
-    def withheld(self, type_: str, why: str, owners: Sequence[Profile] = ()) -> None:
-        """An identity of the request was not added."""
-
-    def changed(self, type_: str, what: str, losers: Sequence[int] = ()) -> None:
-        """What a change of modify came to, and who lost the value by it."""
+    # Everything else
+    ALIAS_ACCEPTED = "Accepted; the request is processed 24 hours later."
+    REFUSED = "Refused with {}: {}"
+    FAILED = "The service itself failed ({}); nothing was done."
+    HELD_BACK = "A fault holds the answer back for {} ms."
+    DROPPED = "A fault closes the connection without an answer, {} the call is done."
+    FAULTY_STATUS = "A fault answers with status {}; nothing was done."
+    FAULTY_BODY = "A fault answers with a body of {}; nothing was done."
+    TOLD = "{}"
+    """A sentence of another version, or of an import."""
 
 
-SILENT = Reporter()
-"""For whom the trail is not worth its time."""
+def _names(sentences: type) -> dict[str, str]:
+    return {text: name for name, text in vars(sentences).items() if name.isupper()}
 
 
-class Trail(Reporter):
-    """The steps as sentences, in order; the choices that the answer rests on stand at the end."""
+Detail = int | str | tuple[int | str, ...]
 
-    def __init__(self) -> None:
-        self._texts: list[str] = []
-        self._choices: dict[Choice, str] = {}
+Fact = tuple[str, *tuple[Detail, ...]]
+"""A step or a choice, and its details: nothing but numbers and texts, which cost a garbage collector nothing."""
 
-    def reasons(self) -> tuple[str, ...]:
-        return (*self._texts, *self._choices.values())
+Trail = list[Fact]
 
-    def note(self, text: str) -> None:
-        self._texts.append(text)
+_LISTED = 5
+"""How many MPIDs a fact lists; a device used by a thousand people makes no readable sentence."""
 
-    def rests_on(self, *choices: Choice) -> None:
-        for choice in choices:
-            self._choices[choice] = _CHOICE_TEXTS[choice]
+_CHOICE_NAMES = _names(Choice)
+_NAMES = _names(Step) | _CHOICE_NAMES
+_BY_NAME = {name: text for text, name in _NAMES.items()}
 
-    def left_out(self, why: str, types: Collection[str]) -> None:
-        self.note(f"{why}: {_listed(types)}.")
 
-    def looked_up(self, type_: str, holders: Sequence[Profile], reachable: Sequence[Profile], barrier: str) -> None:
-        if not holders:
-            self.note(f"Looked up {type_}: nobody has this value.")
-            return
-        barred = [profile for profile in holders if profile not in reachable] if len(reachable) < len(holders) else []
-        text = f"Looked up {type_}: {_counted(reachable, 'candidate')}"
-        self.note(f"{text}; out of reach, as {barrier}: {_named(barred)}." if barred else f"{text}.")
+def listed(mpids: Sequence[int]) -> tuple[int | str, ...]:
+    """The first of these MPIDs, and how many more there are, as a detail."""
+    if len(mpids) <= _LISTED:
+        return tuple(mpids)
+    return *mpids[:_LISTED], f"{len(mpids) - _LISTED} more"
 
-    def narrowed(self, type_: str, candidates: Sequence[Profile], left: Sequence[Profile]) -> None:
-        if not left:
-            self.note(f"Looked up {type_}: none of the {len(candidates)} candidates has this value; they all stay.")
+
+def reasons(trail: Iterable[Fact]) -> list[str]:
+    """The facts as sentences, in order; the choices that the answer rests on stand at the end, each once."""
+    steps, choices = [], {}
+    for text, *details in trail:
+        if text in _CHOICE_NAMES:
+            choices[text] = f"Choice of this service: {text}."
         else:
-            self.note(f"Looked up {type_}: it narrows {len(candidates)} candidates to {len(left)}, {_named(left)}.")
-
-    def settled(self, candidates: Sequence[Profile], types: Collection[str]) -> None:
-        self.note(f"One candidate is left, {_named(candidates)}: {_listed(types)} not looked up.")
-
-    def tied(self, candidates: Sequence[Profile], winner: Profile, *, is_previous: bool) -> None:
-        why = "it is the request's previous MPID" if is_previous else "it was created last"
-        self.note(f"{len(candidates)} candidates are left, {_named(candidates)}: {winner.mpid} wins, as {why}.")
-
-    def returned(self, profile: Profile, rule: str) -> None:
-        self.note(f"Profile {profile.mpid} answers: {rule}.")
-
-    def left_alone(self, profile: Profile, why: str) -> None:
-        self.note(f"Profile {profile.mpid} is left alone: {why}.")
-
-    def linked(self, source: Profile) -> None:
-        self.note(f"Profile {source.mpid} is noted as the source of the new one.")
-
-    def created(self, profile: Profile) -> None:
-        self.note(f"Created profile {profile.mpid}.")
-
-    def added(self, profile: Profile, types: Collection[str]) -> None:
-        self.note(f"Added to profile {profile.mpid}: {_listed(types) or 'nothing'}.")
-
-    def withheld(self, type_: str, why: str, owners: Sequence[Profile] = ()) -> None:
-        self.note(f"Withheld {type_}: {why}{f' {_named(owners)}' if owners else ''}.")
-
-    def changed(self, type_: str, what: str, losers: Sequence[int] = ()) -> None:
-        self.note(f"{type_}: {what}{f'; taken from {_listed([str(mpid) for mpid in losers])}' if losers else ''}.")
+            steps.append(text.format(*map(_shown, details)))
+    return [*steps, *choices.values()]
 
 
-def _listed(names: Collection[str]) -> str:
-    return ", ".join(names)
+def named(trail: Iterable[Fact]) -> list[Fact]:
+    """The facts with names in the place of the sentences, to be stored: a sentence is several times as long."""
+    return [(_NAMES[fact[0]], *fact[1:]) for fact in trail]
 
 
-def _counted(profiles: Sequence[Profile], noun: str) -> str:
-    if not profiles:
-        return f"no {noun}"
-    return f"{len(profiles)} {noun}{'s' if len(profiles) > 1 else ''}, {_named(profiles)}"
+def from_named(stored: Iterable[Sequence[Any]]) -> tuple[Fact, ...]:
+    """The facts that were stored by name; one that this version does not know is told as it stands there."""
+    return tuple(
+        (_BY_NAME[name], *map(_detail, details))
+        if name in _BY_NAME
+        else (Step.TOLD, ", ".join([name, *map(_shown, details)]))
+        for name, *details in stored
+    )
 
 
-def _named(profiles: Sequence[Profile]) -> str:
-    names = ", ".join(str(profile.mpid) for profile in profiles[:_NAMED_PROFILES])
-    more = len(profiles) - _NAMED_PROFILES
-    return f"{names} and {more} more" if more > 0 else names
+def _detail(stored: Any) -> Detail:
+    return tuple(stored) if isinstance(stored, list) else stored
+
+
+def _shown(detail: Detail) -> str:
+    if isinstance(detail, (int, str)):
+        return str(detail)
+    return ", ".join(map(str, detail)) or "nothing"

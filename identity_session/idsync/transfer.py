@@ -16,6 +16,7 @@ from identity_session.exchange import Call
 from .identity_types import KNOWN_TYPES
 from .profiles import AliasRecord, CallRecord, Profile, Transaction
 from .requests import is_storable, parse_mpid
+from .trail import Step, reasons
 
 FORMAT = "identity_session.idsync"
 VERSION = 1
@@ -152,7 +153,7 @@ def described_call(call: CallRecord) -> dict[str, Any]:
         "status": call.status,
         "mpid": _optional_text(call.mpid),
         "created": call.created,
-        "reasons": list(call.reasons),
+        "reasons": reasons(call.trail),
     }
 
 
@@ -169,8 +170,6 @@ def read_state(given: object) -> _State:
     _check_order("profiles", [profile.sequence for profile in state.profiles])
     _check_order("aliases", [alias.number for alias in state.aliases])
     _check_order("calls", [call.number for call in state.calls])
-    if any(not {alias.source_mpid, alias.destination_mpid} <= mpids for alias in state.aliases):
-        raise ValueError("the state cannot be read: an alias request names a profile that is not there")
     if any(call.endpoint not in tuple(Call) for call in state.calls):
         raise ValueError("the state cannot be read: a call has an unknown endpoint")
     return state
@@ -190,7 +189,8 @@ def import_state(state: _State, profiles: Transaction) -> None:
         profiles.record_alias(AliasRecord(**{**alias.model_dump(), **mpids}))
     for call in state.calls:
         members = call.model_dump(exclude={"mpid", "reasons"})
-        profiles.record_call(CallRecord(**members, mpid=_optional_number(call.mpid), reasons=tuple(call.reasons)))
+        trail = tuple((Step.TOLD, reason) for reason in call.reasons)
+        profiles.record_call(CallRecord(**members, mpid=_optional_number(call.mpid), trail=trail))
 
 
 def _check_order(what: str, numbers: Sequence[int]) -> None:

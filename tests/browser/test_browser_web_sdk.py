@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 import shutil
 import subprocess
 import threading
@@ -21,6 +20,7 @@ from typing import Any
 import httpx
 import pytest
 from http_serving import ServeProcess
+from required import absent
 
 from identity_session import IdentityResult, IdentitySession, IdentityUser, MemoryStorage
 
@@ -57,10 +57,8 @@ def chromium() -> str:
         )
         if not present
     ]
-    if missing and "browser" in os.environ.get("IDENTITY_SESSION_TEST_REQUIRE", "").replace(",", " ").split():
-        pytest.fail(f"the browser test is required here, but there is no {', no '.join(missing)}")
     if missing:
-        pytest.skip(f"no {', no '.join(missing)}")
+        absent("browser", f"there is no {', no '.join(missing)}")
     assert found
     return found
 

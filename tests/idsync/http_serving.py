@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
-from idsync_driver import KEY, Answer
+from idsync_driver import KEY, Answer, Driver
 
 from identity_session.idsync import LocalIDSync
 from identity_session.idsync.app import create_app
@@ -27,8 +27,8 @@ PATIENCE_SECONDS = 30.0
 """How long a test waits for what happens soon; reached only when the test fails."""
 
 
-class Client:
-    """Calls a served service by the names of the API. One connection for each call, unless kept."""
+class Client(Driver):
+    """Calls a served service. One connection for each call."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -46,24 +46,11 @@ class Client:
     def post(self, target: str, body: object, headers: Mapping[str, str] = KEY) -> Answer:
         return self.request("POST", target, body, headers)
 
-    def call(self, name: str, identities: Mapping[str, str | None], previous: str | int | None = None) -> Answer:
-        body = {"environment": "development", "known_identities": identities, "previous_mpid": previous}
-        return self.post(name if name.startswith("/") else f"/v1/{name}", body)
-
-    def modify(self, mpid: str, *changes: tuple[str, str | None, str | None]) -> Answer:
-        """Changes are (identity type, old value, new value)."""
-        listed = [{"identity_type": t, "old_value": old, "new_value": new} for t, old, new in changes]
-        return self.post(f"/v1/{mpid}/modify", {"environment": "development", "identity_changes": listed})
-
     def seed(self, **identities: str | Sequence[str]) -> str:
         return self.emulator("POST", "profiles", {"identities": identities}).mpid
 
     def profiles(self) -> list[dict[str, Any]]:
         return self.emulator("GET", "profiles").body["profiles"]
-
-    def store(self) -> dict[str, dict[str, list[str]]]:
-        """The identity record of every profile, by MPID."""
-        return {profile["mpid"]: profile["identities"] for profile in self.profiles()}
 
     def emulator(self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> Answer:
         return self.request(method, f"/emulator/{path}", body, headers)
@@ -167,6 +154,7 @@ def first_line(process: subprocess.Popen[str]) -> str:
     readable, _, _ = select.select([process.stdout], [], [], PATIENCE_SECONDS)
     line = process.stdout.readline() if readable else ""
     if not line:
+        ended = process.poll()
         process.kill()
-        raise AssertionError(process.communicate(timeout=PATIENCE_SECONDS))
+        raise AssertionError(ended, *process.communicate(timeout=PATIENCE_SECONDS))
     return line.rstrip("\n")

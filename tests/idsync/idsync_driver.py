@@ -35,17 +35,14 @@ class Answer:
         return entry["code"], entry["message"]
 
 
-class Caller:
-    """Calls one service by the names of the API."""
-
-    def __init__(self, strategy: str | IdentityStrategy = "default", **settings: Any) -> None:
-        self.idsync = LocalIDSync(strategy=strategy, **settings)
+class Driver:
+    """Calls a service by the names of the API. How a request reaches it, and how it is looked into, is said below."""
 
     def post(self, target: str, body: object, headers: Mapping[str, str] = KEY) -> Answer:
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        request = HTTPRequest("https://identity.mparticle.com" + target, target, headers, data, None)
-        answer: HTTPAnswer = self.idsync.transport.send(request, 10.0)
-        return Answer(answer.status, answer.headers, answer.body)
+        raise NotImplementedError
+
+    def profiles(self) -> list[dict[str, Any]]:
+        raise NotImplementedError
 
     def call(self, name: str, identities: Mapping[str, str | None], previous: str | int | None = None) -> Answer:
         body = {"environment": "development", "known_identities": identities, "previous_mpid": previous}
@@ -56,12 +53,25 @@ class Caller:
         listed = [{"identity_type": t, "old_value": old, "new_value": new} for t, old, new in changes]
         return self.post(f"/v1/{mpid}/modify", {"environment": "development", "identity_changes": listed})
 
+    def store(self) -> dict[str, dict[str, list[str]]]:
+        """The identity record of every profile, by MPID."""
+        return {profile["mpid"]: profile["identities"] for profile in self.profiles()}
+
+
+class Caller(Driver):
+    """Calls a service in this process."""
+
+    def __init__(self, strategy: str | IdentityStrategy = "default", **settings: Any) -> None:
+        self.idsync = LocalIDSync(strategy=strategy, **settings)
+
+    def post(self, target: str, body: object, headers: Mapping[str, str] = KEY) -> Answer:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        request = HTTPRequest("https://identity.mparticle.com" + target, target, headers, data, None)
+        answer: HTTPAnswer = self.idsync.transport.send(request, 10.0)
+        return Answer(answer.status, answer.headers, answer.body)
+
     def seed(self, **identities: str | Sequence[str]) -> str:
         return self.idsync.seed_profile(identities)
 
     def profiles(self) -> list[dict[str, Any]]:
         return self.idsync.profiles()
-
-    def store(self) -> dict[str, dict[str, list[str]]]:
-        """The identity record of every profile, by MPID."""
-        return {profile["mpid"]: profile["identities"] for profile in self.idsync.profiles()}

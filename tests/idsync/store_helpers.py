@@ -7,11 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from identity_session.idsync.choices import Choice
 from identity_session.idsync.profiles import AliasRecord, CallRecord, Profile, ProfileStore
 from identity_session.idsync.stores import open_store
+from identity_session.idsync.trail import Step
 
 ALIAS = AliasRecord("request", 1, 2, 0, 10, "device", 20)
-CALL = CallRecord(0, 20, "identify", 200, -5, True, ("found by email", "merged"))
+CALL = CallRecord(
+    0, 20, "identify", 200, -5, True, ((Step.FOUND, "email", (-5, 7)), (Choice.TIE,), (Step.ADDED, -5, ()))
+)
 
 
 def counter(first: int = 1) -> Callable[[], int]:

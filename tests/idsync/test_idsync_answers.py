@@ -14,7 +14,8 @@ import pytest
 from idsync_driver import KEY, Caller
 
 from identity_session.idsync import IdentityStrategy
-from identity_session.idsync.profiles import Identity, MemoryStore, Transaction
+from identity_session.idsync.memory import MemoryStore
+from identity_session.idsync.profiles import Identity, Transaction
 from identity_session.idsync.service import Service
 
 ED = {"environment": "production", "known_identities": {"customerid": "A", "email": "ed"}}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from idsync_driver import KEY, Caller
 
-from identity_session.idsync import LocalIDSync
+from identity_session.idsync import IdentityStrategy, LocalIDSync
 from identity_session.idsync.clocks import LATEST_MS
 
 NOW_MS = 1_700_000_000_000
@@ -78,7 +78,7 @@ def test_preflights_and_other_methods_are_no_calls() -> None:
 
 
 def test_search_and_refused_calls_leave_the_last_seen_time_alone() -> None:
-    """Calls that return a profile set it."""
+    """Calls that are answered with a profile set it, a modify without changes too."""
     caller = Caller("profile_link", now_ms=lambda: NOW_MS)
     mpid = caller.seed(email="ed")
     for step, (name, seen) in enumerate(
@@ -88,6 +88,9 @@ def test_search_and_refused_calls_leave_the_last_seen_time_alone() -> None:
         caller.call(name, {"email": "ed"})
         assert caller.idsync.profiles()[0]["last_seen_ms"] == NOW_MS + seen
         assert caller.idsync.profiles()[0]["first_seen_ms"] == NOW_MS
+    caller.idsync.set_clock(shift_ms=9)
+    caller.modify(mpid)
+    assert caller.idsync.profiles()[0]["last_seen_ms"] == NOW_MS + 9
     assert mpid == caller.idsync.profiles()[0]["mpid"]
 
 
@@ -101,6 +104,56 @@ def test_calls_of_many_threads_are_numbered_without_a_gap(database: str) -> None
     assert len(calls) == 120
     assert len(caller.store()) == sum(call["created"] for call in calls) == 10
     caller.idsync.close()
+
+
+class TestRetention:
+    DAY_MS = 24 * 60 * 60 * 1000
+
+    def test_a_profile_that_answered_no_call_for_so_long_is_forgotten(self, database: str) -> None:
+        """Those that did stay; a forgotten one is not found, not modified, and its values are free."""
+        caller = Caller(IdentityStrategy("profile_link", retention_days=30), database=database, now_ms=lambda: NOW_MS)
+        idle, busy = caller.seed(email="ed", ios_idfv="1"), caller.seed(email="henry")
+        caller.idsync.set_clock(shift_ms=29 * self.DAY_MS)
+        assert caller.call("identify", {"email": "henry"}).mpid == busy
+        assert caller.call("search", {"email": "ed"}).mpid == idle
+        caller.idsync.set_clock(shift_ms=31 * self.DAY_MS)
+        assert caller.call("search", {"email": "ed"}).status == 404
+        assert list(caller.store()) == [busy]
+        assert caller.modify(idle).status == 404
+        assert caller.call("identify", {"email": "ed", "ios_idfv": "1"}).mpid not in (idle, busy)
+        caller.idsync.close()
+
+    def test_forever_unless_it_is_asked_for(self) -> None:
+        caller = Caller("profile_link", now_ms=lambda: NOW_MS)
+        mpid = caller.seed(email="ed")
+        caller.idsync.set_clock(shift_ms=10_000 * self.DAY_MS)
+        assert caller.call("identify", {"email": "ed"}).mpid == mpid
+
+    def test_counts_again_when_the_clock_was_set_back(self) -> None:
+        """Tests move it to and fro."""
+        caller = Caller(IdentityStrategy(retention_days=0.5), now_ms=lambda: NOW_MS)
+        for _ in range(2):
+            caller.seed(customerid="A")
+            caller.idsync.set_clock(shift_ms=self.DAY_MS)
+            assert caller.call("search", {"customerid": "A"}).status == 404
+            caller.idsync.set_clock()
+            caller.call("search", {"customerid": "B"})
+
+    def test_shows_without_a_call(self) -> None:
+        """Whoever looks sees only those that a call would find."""
+        caller = Caller(IdentityStrategy(retention_days=1), now_ms=lambda: NOW_MS)
+        caller.seed(customerid="A")
+        caller.idsync.set_clock(shift_ms=self.DAY_MS)
+        assert len(caller.store()) == 1
+        caller.idsync.set_clock(shift_ms=self.DAY_MS + 1)
+        assert caller.store() == {}
+
+    def test_may_be_longer_than_time_itself(self, database: str) -> None:
+        """Nobody is forgotten then."""
+        caller = Caller(IdentityStrategy(retention_days=1e15), database=database, now_ms=lambda: NOW_MS)
+        mpid = caller.seed(customerid="A")
+        assert caller.call("identify", {"customerid": "A"}).mpid == mpid
+        caller.idsync.close()
 
 
 class TestClock:

@@ -208,3 +208,21 @@ def test_a_unique_value_moved_back_and_forth_is_never_on_two_profiles() -> None:
         list(pool.map(pull, range(32)))
     assert sum("email" in record for record in caller.store().values()) == 1
     assert len(caller.store()) == 32
+
+
+def test_one_profile_is_read_and_found_as_in_the_list(database: str) -> None:
+    """By MPID and by any identity it holds, those outside the priority included; whatever is asked for."""
+    idsync = LocalIDSync(database)
+    one = idsync.seed_profile({"email": "ed", "facebook": "f"})
+    two = idsync.seed_profile({"email": "ed"}, mpid=-7)
+    listed = idsync.profiles()
+    assert [idsync.profile(one), idsync.profile(-7)] == listed
+    assert (idsync.holders("email", "ed"), idsync.holders("facebook", "f")) == (listed, listed[:1])
+    for nobody in ("0", "me", 5, 2**63):
+        assert idsync.profile(nobody) is None
+        assert idsync.delete_profile(nobody) is False
+    for value in ("", "Ed", "\0", "\ud800"):
+        assert idsync.holders("email", value) == []
+    assert idsync.delete_profile(two) is True
+    assert idsync.profiles() == listed[:1]
+    idsync.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from http_serving import Client, serving
 
-from identity_session.idsync import LocalIDSync
+from identity_session.idsync import IdentityStrategy, LocalIDSync
 from identity_session.idsync.emulator import ROUTES
 
 
@@ -25,6 +25,16 @@ def client(idsync: LocalIDSync) -> Iterator[Client]:
 
 def test_health(client: Client) -> None:
     assert client.emulator("GET", "health").body == {"status": "ok"}
+
+
+def test_the_settings_in_force_are_told_without_keys() -> None:
+    """Whoever shares a service can see by which rules it decides."""
+    strategy = IdentityStrategy("profile_link", max_age_s=5, api_keys={"k": "s3cret"}, disabled_keys=["gone"])
+    with serving(LocalIDSync(strategy=strategy)) as client:
+        told = client.emulator("GET", "config")
+    assert {"strategy": "profile_link", "max_age_s": 5, "login": ["customerid", "email"]}.items() <= told.body.items()
+    assert b"s3cret" not in told.raw
+    assert b"gone" not in told.raw
 
 
 def test_profiles_are_listed_seeded_and_forgotten(client: Client) -> None:
@@ -95,6 +105,14 @@ def test_a_profile_is_found_by_mpid_and_by_identity(client: Client) -> None:
         return [profile["mpid"] for profile in found.body["profiles"]]
 
     assert (lookup("email", "a@example.com"), lookup("other", "o"), lookup("email", "o")) == ([one, two], [one], [])
+
+
+def test_a_profile_is_forgotten(client: Client) -> None:
+    """Once, with its values; others stay."""
+    one, two = client.seed(customerid="1"), client.seed(customerid="2")
+    assert [client.emulator("DELETE", f"profiles/{mpid}").status for mpid in (one, one, "x")] == [204, 404, 404]
+    assert list(client.store()) == [two]
+    assert client.call("search", {"customerid": "1"}).status == 404
 
 
 def test_calls_are_recorded_with_their_reasons(client: Client) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from http_serving import Client, serving
 
@@ -18,17 +16,6 @@ OWN = ["localhost", "LocalHost", "127.0.0.1", "127.0.0.1:1", "localhost:65535", 
 FOREIGN = ["evil.example", "evil.example:8787", "127.0.0.1.evil.example", "localhost.evil.example", "127.0.0.2"]
 FOREIGN += ["localhost.", "0.0.0.0", "[::]", "[::1", "::1", "user@localhost", "localhost@evil.example", "127.1"]
 FOREIGN += ["2130706433", "localhost:80:80", "localhost:x", "localhost, evil.example", "[::1]evil.example", ""]
-
-
-@pytest.fixture(scope="module")
-def idsync() -> LocalIDSync:
-    return LocalIDSync()
-
-
-@pytest.fixture(scope="module")
-def client(idsync: LocalIDSync) -> Iterator[Client]:
-    with serving(idsync) as served:
-        yield served
 
 
 def status_of(client: Client, method: str, target: str, *lines: str) -> int:

@@ -7,27 +7,15 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Iterator
 
 import pytest
-from http_serving import PATIENCE_SECONDS, Client, read_to_end, serving
+from http_serving import PATIENCE_SECONDS, Client, read_to_end
 from idsync_driver import KEY
 
 from identity_session.idsync import LocalIDSync, app, connections
 from identity_session.idsync.requests import BODY_LIMIT_BYTES
 
 GZIP = {**KEY, "content-encoding": "gzip"}
-
-
-@pytest.fixture(scope="module")
-def idsync() -> LocalIDSync:
-    return LocalIDSync()
-
-
-@pytest.fixture(scope="module")
-def client(idsync: LocalIDSync) -> Iterator[Client]:
-    with serving(idsync) as served:
-        yield served
 
 
 def padded(size: int) -> bytes:

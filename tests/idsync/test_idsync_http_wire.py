@@ -26,17 +26,6 @@ ALIAS = "/v1/identity/example-api-key/Alias"
 
 
 @pytest.fixture(scope="module")
-def idsync() -> LocalIDSync:
-    return LocalIDSync()
-
-
-@pytest.fixture(scope="module")
-def client(idsync: LocalIDSync) -> Iterator[Client]:
-    with serving(idsync) as served:
-        yield served
-
-
-@pytest.fixture(scope="module")
 def strict() -> Iterator[Client]:
     """A service that checks keys and signatures."""
     with serving(LocalIDSync(api_keys={API_KEY: SECRET})) as served:
@@ -96,10 +85,28 @@ class TestStatuses:
         answer = strict.post("/v1/identify", IDENTIFY, headers)
         assert (answer.status, answer.raw) == (401, b"")
 
-    def test_403_where_a_strategy_knows_no_alias(self) -> None:
-        with serving(LocalIDSync(strategy="best_match")) as client:
-            answer = client.post(ALIAS, alias_body("1", "2"), {})
+    @pytest.mark.parametrize("strategy", ["best_match", "profile_isolation", IdentityStrategy(alias_enabled=False)])
+    def test_403_where_aliasing_is_not_provisioned(self, strategy: str | IdentityStrategy) -> None:
+        """By the strategy, or for want of it."""
+        with serving(LocalIDSync(strategy=strategy)) as client:
+            source, known = client.seed(device_application_stamp="d"), client.seed(customerid="1")
+            answer = client.post(ALIAS, alias_body(source, known), {})
         assert (answer.status, answer.raw) == (403, b"")
+
+    def test_403_for_a_key_that_may_not_be_used(self) -> None:
+        """A page can read it; other keys are served."""
+        with serving(LocalIDSync(strategy=IdentityStrategy(disabled_keys=[API_KEY]))) as client:
+            for target, headers in (("/v1/identify", {"x-mp-key": API_KEY}), (ALIAS, {})):
+                answer = client.post(target, IDENTIFY, headers)
+                assert (answer.status, answer.raw) == (403, b"")
+                assert answer.headers["access-control-allow-origin"] == "*"
+            assert client.post("/v1/identify", IDENTIFY).status == 200
+
+    def test_400_of_a_bare_login(self) -> None:
+        """The message that the native SDKs' users know."""
+        with serving(LocalIDSync(strategy="profile_isolation")) as client:
+            error = client.call("login", {"device_application_stamp": "d"}).error
+        assert error == ("LOOKUP_ERROR", "CleanCutStrategy login action is missing the login identity type.")
 
     def test_404_of_a_search_says_so_and_of_a_modify_nothing(self, client: Client) -> None:
         search = client.call("search", {"customerid": "nobody"})
@@ -123,6 +130,34 @@ class TestStatuses:
         answer = client.call("identify", {"customerid": "1"})
         assert (answer.status, answer.headers["retry-after"], answer.error[0]) == (429, "2", "TOO_MANY_REQUESTS")
         assert client.call("identify", {"customerid": "1"}).status == 200
+
+    @pytest.mark.parametrize("limit", ["key", "hot"])
+    def test_429_of_a_limit_names_it(self, limit: str) -> None:
+        """And what is used of it while there is room."""
+        strategy = IdentityStrategy(**{f"{limit}_rate_per_s": 0.5, f"{limit}_burst": 2})
+        with serving(LocalIDSync(strategy=strategy, now_ms=lambda: 1_700_000_000_000)) as client:
+            shares = [
+                client.call("identify", {"customerid": "1"}).headers["x-mp-rate-limit-percentage-used"]
+                for _ in range(2)
+            ]
+            answer = client.call("identify", {"customerid": "1"})
+        assert (shares, answer.status, answer.error[0]) == (["50", "100"], 429, "TOO_MANY_REQUESTS")
+        assert answer.headers["retry-after"] == "2"
+        assert answer.headers["x-mp-rate-limit-exceeded"] == {"key": "app", "hot": "workspace"}[limit]
+
+    def test_500_when_the_service_itself_fails(
+        self, client: Client, idsync: LocalIDSync, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As the Web SDK's tests have it, and open to a page."""
+
+        def fail(*_: object) -> None:
+            raise RuntimeError
+
+        monkeypatch.setattr("identity_session.idsync.calls.decide", fail)
+        answer = client.call("identify", {"customerid": "1"})
+        assert (answer.status, answer.error) == (500, ("INTERNAL_ERROR", "An unknown error was encountered."))
+        assert (answer.body["ErrorCode"], answer.body["RequestId"]) == ("INTERNAL_ERROR", None)
+        assert answer.headers["access-control-allow-origin"] == "*"
 
     @pytest.mark.parametrize("status", [204, 304, 302, 500, 502, 503, 504])
     def test_any_status_on_demand(self, client: Client, idsync: LocalIDSync, status: int) -> None:
@@ -259,6 +294,12 @@ class TestPaths:
             assert request_on(connection, "POST", f"/v1/{name}", IDENTIFY, KEY).status == 200
         assert connection.sock is sock
         connection.close()
+
+    def test_a_context_on_demand(self) -> None:
+        """Null unless the answer itself is to be echoed, in Base64."""
+        with serving(LocalIDSync(strategy=IdentityStrategy(context="echo"))) as client:
+            body = client.call("identify", {"customerid": "1"}).body
+        assert json.loads(base64.b64decode(body["context"])) == {**body, "context": None}
 
 
 def test_settings_reach_the_wire() -> None:

@@ -11,7 +11,7 @@ from identity_session.idsync import IdentityStrategy
 
 
 def conversion(**settings: Any) -> Caller:
-    return Caller(IdentityStrategy("profile_conversion", **settings))
+    return Caller(IdentityStrategy("profile_conversion", **settings), now_ms=lambda: 1_700_000_000_000)
 
 
 def changed(answer: Answer) -> list[tuple[str, str]]:

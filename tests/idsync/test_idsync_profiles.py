@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from store_helpers import ALIAS, contents, counter
 
-from identity_session.idsync.profiles import MemoryStore, Profile, Transaction
+from identity_session.idsync.memory import MemoryStore
+from identity_session.idsync.profiles import Profile, Transaction
 
 
 def write(profiles: Transaction, operation: str, type_: str, value: str) -> None:

@@ -12,6 +12,7 @@ from store_helpers import ALIAS, CALL, contents, counter, opened
 
 from identity_session.idsync.profiles import CALLS_KEPT, Identity, Profile, ProfileStore, Transaction
 from identity_session.idsync.stores import open_store
+from identity_session.idsync.trail import Step
 
 
 def test_an_identity_is_found_while_it_is_held(database: str) -> None:
@@ -165,7 +166,7 @@ def test_calls_are_numbered_and_read_from_the_end(database: str) -> None:
             assert list(profiles.calls()) == []
             first = profiles.record_call(CALL)
             assert first == replace(CALL, number=first.number)
-            refused = profiles.record_call(replace(CALL, status=400, mpid=None, created=False, reasons=()))
+            refused = profiles.record_call(replace(CALL, status=400, mpid=None, created=False, trail=()))
             assert refused.number > first.number
         with store.transaction() as profiles:
             profiles.record_call(replace(CALL, number=40))
@@ -206,6 +207,36 @@ def test_after_a_reset_all_begins_anew(database: str) -> None:
             assert (profiles.record_alias(ALIAS).number, profiles.record_call(CALL).number) == (1, 1)
 
 
+def test_a_deleted_profile_is_nowhere_and_its_values_are_free(database: str) -> None:
+    """Others that hold the same values keep them, and the MPID may be given again."""
+    with opened(database) as store:
+        with store.transaction() as profiles:
+            first, second = profiles.create().mpid, profiles.create().mpid
+            for mpid in (first, second):
+                profiles.add(mpid, "email", "a")
+                profiles.add(mpid, "other", str(mpid))
+        with store.transaction(mpid=first) as profiles:
+            assert profiles.delete(first) is True
+            assert profiles.delete(first) is False
+            assert profiles.delete(99) is False
+        with store.transaction() as profiles:
+            assert [p.mpid for p in profiles.all()] == [p.mpid for p in profiles.holders("email", "a")] == [second]
+            assert (profiles.get(first), list(profiles.holders("other", str(first)))) == (None, [])
+            assert profiles.create(mpid=first).identities == {}
+
+
+def test_profiles_last_seen_before_a_moment_are_deleted(database: str) -> None:
+    """Those seen at it stay."""
+    with opened(database) as store:
+        with store.transaction() as profiles:
+            for now_ms in (1, 2, 3, 4):
+                profiles.add(profiles.create(now_ms=now_ms).mpid, "email", "a")
+            profiles.seen(1, 9)
+            profiles.delete_unseen(3)
+        with store.transaction() as profiles:
+            assert [p.mpid for p in profiles.all()] == [p.mpid for p in profiles.holders("email", "a")] == [1, 3, 4]
+
+
 def test_a_failed_transaction_leaves_nothing(database: str) -> None:
     """Whatever it wrote is undone, whatever the reason, and the next one begins as if it had not been."""
     with opened(database) as store:
@@ -221,6 +252,7 @@ def test_a_failed_transaction_leaves_nothing(database: str) -> None:
                 profiles.add(mpid, "email", "b")
                 profiles.remove(mpid, "email", "a")
                 profiles.seen(mpid, 99)
+                profiles.delete(mpid)
                 profiles.clear()
                 profiles.put(Profile(8, 80, {"email": ("a",)}))
                 profiles.add(profiles.create().mpid, "email", "a")
@@ -248,7 +280,9 @@ TYPES, VALUES, MPIDS = ("email", "other", "ios_idfv"), ("a", "b", "c"), range(1,
 
 def write_anything(profiles: Transaction, chance: random.Random) -> None:
     type_, value, mpid = chance.choice(TYPES), chance.choice(VALUES), chance.choice(MPIDS)
-    match chance.choice(["create", "put", "seen", "add", "add", "remove", "alias", "update", "call", "clear"]):
+    match chance.choice(
+        ["create", "put", "seen", "add", "add", "remove", "delete", "unseen", "alias", "update", "call", "clear"]
+    ):
         case "create":
             profiles.create(chance.choice([None, mpid]), now_ms=chance.randrange(100))
         case "put":
@@ -259,12 +293,16 @@ def write_anything(profiles: Transaction, chance: random.Random) -> None:
             profiles.add(mpid, type_, value)
         case "remove":
             profiles.remove(mpid, type_, value)
+        case "delete":
+            profiles.delete(mpid)
+        case "unseen":
+            profiles.delete_unseen(chance.randrange(10))
         case "alias":
             profiles.record_alias(replace(ALIAS, request_id=chance.choice([None, value])))
         case "update" if profiles.aliases():
             profiles.update_alias(replace(profiles.aliases()[-1], state="done"))
         case "call":
-            profiles.record_call(replace(CALL, reasons=(value,)))
+            profiles.record_call(replace(CALL, trail=((Step.TOLD, value),)))
         case "clear" if chance.random() < 0.2:
             profiles.clear()
 

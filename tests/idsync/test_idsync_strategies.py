@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,8 @@ def test_login_types_come_in_the_order_of_the_priority() -> None:
         ({"strategy": "best_match", "search_lookup": "immutable"}, "needs an immutable type"),
         ({"max_age_s": -1}, "max_age_s must be a whole number"),
         ({"max_age_s": "a day"}, "max_age_s must be a whole number"),
+        ({"retention_days": 0}, "retention_days must be days, more than 0"),
+        ({"retention_days": float("inf")}, "retention_days must be days, more than 0"),
     ],
 )
 def test_a_senseless_configuration_is_refused_with_the_reason(settings: dict[str, Any], reason: str) -> None:
@@ -202,3 +205,11 @@ def test_a_faulty_secret_is_not_repeated() -> None:
         IdentityStrategy.from_toml({"api_keys": {"the-key": ["the-secret"]}})
     assert "the-" not in str(caught.value)
     assert "the-" not in repr(IdentityStrategy(api_keys={"the-key": "the-secret"}, disabled_keys=["the-key"]))
+
+
+def test_every_setting_is_documented() -> None:
+    """In the README's table, or among the keys of the configuration file."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    rows = "".join(line for line in readme.splitlines() if line.startswith("| `"))
+    for setting in fields(IdentityStrategy):
+        assert f"`{setting.name}`" in rows or f"`[{setting.name}]`" in rows, setting.name
