@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar, assert_never
 
@@ -15,15 +16,18 @@ from .aliasing import AliasRequest
 from .attributes import Edit
 from .clock import monotonic
 from .conversation import Apply, Ask, Conversation, Effect, Outcome, Pause, Read
-from .errors import StorageError
+from .errors import StorageBusyError, StorageError
 from .exchange import AsyncSender, Call
-from .front import Front, is_carrier
+from .front import Front, Offline, forgets, is_carrier
 from .listeners import check_callable, tell_async
+from .threads import in_daemon_thread
 from .views import AliasResult, AsyncIdentityUser, IdentityResult, SearchResult
 
 T = TypeVar("T")
 Result = IdentityResult[AsyncIdentityUser]
 Callback = Callable[[Result], object] | None
+
+_LOCK_TURN_SECONDS = 0.1
 
 
 class AsyncIdentitySession(Front[AsyncIdentityUser]):
@@ -66,9 +70,13 @@ class AsyncIdentitySession(Front[AsyncIdentityUser]):
         """See `IdentitySession.login`."""
         return await self._identity_call(Call.LOGIN, request, callback)
 
-    async def logout(self, request: Any = None, callback: Callback = None) -> Result:
-        """See `IdentitySession.logout`."""
-        return await self._identity_call(Call.LOGOUT, request, callback)
+    async def logout(
+        self, request: Any = None, callback: Callback = None, *, offline: Offline = "keep", keep_user: bool = True
+    ) -> Result:
+        """See `IdentitySession.logout`. One that is cancelled under way has forgotten the user, in the same session."""
+        return await self._identity_call(
+            Call.LOGOUT, request, callback, forget=forgets(offline, keep_user), keep_user=keep_user
+        )
 
     async def modify(self, request: Any = None, callback: Callback = None) -> Result:
         """See `IdentitySession.modify`."""
@@ -130,11 +138,11 @@ class AsyncIdentitySession(Front[AsyncIdentityUser]):
 
     async def reset(self) -> None:
         """See `IdentitySession.reset`."""
-        await _in_thread(self._archive.clear, self._settings.timeout_seconds)
+        await _locked(self._archive.clear, monotonic() + self._settings.timeout_seconds)
 
-    async def _identity_call(self, call: Call, request: Any, callback: Callback) -> Result:
+    async def _identity_call(self, call: Call, request: Any, callback: Callback, **leaving: bool) -> Result:
         check_callable("callback", callback)
-        return await self._told(await self._run(self._core.identity_call(call, request)), callback)
+        return await self._told(await self._run(self._core.identity_call(call, request, **leaving)), callback)
 
     async def _told(self, outcome: Outcome, callback: Callback) -> Result:
         result = self._result(outcome)
@@ -165,7 +173,7 @@ class AsyncIdentitySession(Front[AsyncIdentityUser]):
             if isinstance(effect, Read):
                 return await _in_thread(self._archive.snapshot)
             if isinstance(effect, Apply):
-                return await _in_thread(self._archive.update, effect.rule, max(effect.deadline - monotonic(), 0))
+                return await _locked(partial(self._archive.update, effect.rule), effect.deadline)
         except StorageError as error:
             return error
         assert_never(effect)
@@ -195,9 +203,22 @@ class AsyncIdentitySession(Front[AsyncIdentityUser]):
         )
 
 
+async def _locked(function: Callable[[float], T], deadline: float) -> T:
+    """Run in a thread what waits for the lock as long as it is told. It is told to in short turns, since a call that is
+    cancelled waits for the thread."""
+    while True:
+        left = deadline - monotonic()
+        try:
+            return await _in_thread(function, min(max(left, 0), _LOCK_TURN_SECONDS))
+        except StorageBusyError:
+            if left <= _LOCK_TURN_SECONDS:
+                raise
+
+
 async def _in_thread(function: Callable[..., T], *arguments: Any) -> T:
     """Run in a thread; when cancelled, wait until the thread is done before giving way: a save is not abandoned."""
-    work = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    work = asyncio.wrap_future(in_daemon_thread(function, *arguments))
+    work.add_done_callback(lambda done: done.cancelled() or done.exception())  # one that is cancelled asks no more
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:

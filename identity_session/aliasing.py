@@ -18,7 +18,7 @@ from .users import User
 logger = logging.getLogger("identity_session")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class AliasRequest:
     """A wish to copy the history of one user to another.
 
@@ -32,6 +32,9 @@ class AliasRequest:
     start_time: datetime | None
     end_time: datetime | None
     scope: str = "device"
+
+    def __repr__(self) -> str:
+        return "<AliasRequest>"
 
     def __post_init__(self) -> None:
         for name in ("start_time", "end_time"):
@@ -72,7 +75,7 @@ class AliasRequest:
         return AliasSpan(source, destination, to_ms(start), to_ms(end), self.scope)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class AliasSpan:
     """A checked alias request; times are Unix milliseconds."""
 

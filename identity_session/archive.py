@@ -5,28 +5,52 @@
     users/<id>   one object for each user who is not current; <id> is a hash of the MPID, which the service chose
 
 A change writes users first and the state last. Cut short before that, the user files are ahead of a state that
-still holds its own copy of the current user, and nothing is lost; the state alone makes the change true.
+still holds its own copy of the current user, and nothing is lost; the state alone makes the change true. Where the
+current user stays, a change to another one is made true by that user alone, who therefore comes last.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from .errors import StorageError
 from .identities import is_text
 from .store import Storage
-from .users import Answer, Committed, Rule, Session, Snapshot, User
+from .users import Answer, Change, Committed, Rule, Session, Snapshot, User
 
 logger = logging.getLogger("identity_session")
 
 _LATEST_MS = 62_135_596_800_000
 """As far as a datetime reaches back from 1970; a time further off, either way, was not written by a clock."""
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _discreet(method: Callable[P, T]) -> Callable[P, T]:
+    """A StorageError leaves without the frames that it came through: their variables hold stored state, and error
+    reporters record them."""
+
+    @functools.wraps(method)
+    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(*args, **kwargs)
+        except StorageError as error:
+            failure = error
+        each: BaseException | None = failure
+        while each is not None:
+            each = each.with_traceback(None).__cause__ or each.__context__
+        raise failure
+
+    return called
 
 
 class Archive:
@@ -39,6 +63,7 @@ class Archive:
         self._device_stamp: str | None = None
         self._last = Snapshot()
 
+    @_discreet
     def open(self) -> Snapshot:
         """Read the snapshot, and the second copy of the device application stamp beside it."""
         self._device_stamp = self._second_device_stamp()
@@ -50,10 +75,11 @@ class Archive:
             return self.snapshot()
         return self._last
 
+    @_discreet
     def snapshot(self) -> Snapshot:
         """The snapshot as it is stored now, whichever process wrote it. Raises StorageError."""
         state = self._storage.read("state") or {}
-        stamp = _text(state.get("device_application_stamp")) or self._second_device_stamp()
+        stamp = device_stamp_in(state) or self._second_device_stamp()
         self._last = Snapshot(
             device_application_stamp=stamp,
             context=_text(state.get("context")),
@@ -78,6 +104,7 @@ class Archive:
         others.sort(key=_order)
         return [current, *others] if current else others
 
+    @_discreet
     def update(self, rule: Rule, seconds: float) -> Committed:
         """Apply a rule to what is stored, under the lock, waiting for it at most this long. On return the outcome is
         durable; when a StorageError is raised, the storage decides as before."""
@@ -85,21 +112,38 @@ class Archive:
             before = self.snapshot()
             change = rule(before, self._find)
             after = change.snapshot
-            for user in change.users:
-                self._storage.write(_name(user.mpid), _user_object(user))
-            for mpid in change.forget:
-                self._storage.delete(_name(mpid))
+            stays = after.mpid == before.mpid
+            if not stays:
+                self._write_users(change)
             if after.device_application_stamp != self._device_stamp:
-                self._storage.write("device", {"device_application_stamp": after.device_application_stamp})
+                self._storage.write("device", _device_object(after))
                 self._device_stamp = after.device_application_stamp
             state = _state_object(after)
             if not _same(state, _state_object(before)):
                 self._storage.write("state", state)
+                if before.user and not after.user:
+                    # Twice, so that no generation before brings back who left; the first one has made the change.
+                    with contextlib.suppress(StorageError):
+                        self._storage.write("state", state)
+            if stays:
+                self._write_users(change)
+            self._last = after
             if change.users and self._max_users:
                 with contextlib.suppress(StorageError):  # the change is made; the next one tries again
                     self._forget_oldest(after, self._max_users)
             return Committed(before, after)
 
+    @_discreet
+    def mend_device_stamp(self, seconds: float) -> None:
+        """Make both copies of the device application stamp the one in force."""
+        with self._storage.lock(seconds):
+            snapshot = self.snapshot()
+            state, device = _state_object(snapshot), _device_object(snapshot)
+            for name, content in (("state", state), ("device", device)):
+                if device_stamp_in(self._storage.read(name)) != snapshot.device_application_stamp:
+                    self._storage.write(name, content)
+
+    @_discreet
     def clear(self, seconds: float) -> None:
         """Forget everything, the device application stamp included."""
         with self._storage.lock(seconds):
@@ -108,14 +152,25 @@ class Archive:
             self._storage.clear()
             self._device_stamp = None
 
+    def _write_users(self, change: Change) -> None:
+        for user in change.users:
+            self._storage.write(_name(user.mpid), _user_object(user))
+        for mpid in change.forget:
+            self._storage.delete(_name(mpid))
+
     def _second_device_stamp(self) -> str | None:
-        return _text((self._storage.read("device") or {}).get("device_application_stamp"))
+        return device_stamp_in(self._storage.read("device"))
 
     def _find(self, mpid: str) -> User | None:
         return self._read(_name(mpid))
 
     def _others(self) -> list[User]:
-        return [user for user in map(self._look, self._storage.names("users")) if user]
+        try:
+            names = self._storage.names("users")
+        except StorageError as error:
+            logger.warning("the users who are not current are left out: %s", error)
+            return []
+        return [user for user in map(self._look, names) if user]
 
     def _look(self, name: str) -> User | None:
         try:
@@ -133,6 +188,17 @@ class Archive:
         others = sorted((u for u in self._others() if u.mpid != after.mpid), key=_order)
         for user in others[max_users - 1 :]:
             self._storage.delete(_name(user.mpid))
+
+
+def device_stamp_in(stored: Mapping[str, Any] | None) -> str | None:
+    """The device application stamp in a stored object, the state or the second copy; None where there is none."""
+    return _text((stored or {}).get("device_application_stamp"))
+
+
+def name_of_user_in(stored: Mapping[str, Any]) -> str | None:
+    """The name under which the user in a stored object belongs; None if there is no user in it."""
+    user = _user(stored)
+    return _name(user.mpid) if user else None
 
 
 def _name(mpid: str) -> str:
@@ -154,6 +220,10 @@ def _state_object(snapshot: Snapshot) -> dict[str, Any]:
         "user": snapshot.user and _user_object(snapshot.user),
         "answers": {key: asdict(answer) for key, answer in snapshot.answers.items()},
     }
+
+
+def _device_object(snapshot: Snapshot) -> dict[str, Any]:
+    return {"device_application_stamp": snapshot.device_application_stamp}
 
 
 def _user_object(user: User) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def settings(
         alias_url=alias_base,
         environment=environment,
         platform=platform,
-        workspace=_workspace(key, workspace_token),
+        workspace=workspace_name(key, workspace_token),
         identify_request=_own(identify_request),
         device_id=device_id,
         session_timeout_ms=session_timeout // timedelta(milliseconds=1),
@@ -205,9 +205,15 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _workspace(key: str, token: str | None) -> str:
+def workspace_name(key: str, token: str | None) -> str:
+    """The name of the folder with the state of a workspace, which the key decides unless a token is given."""
     name = f"key {key}" if token is None else f"token {token}"
     return "workspace-" + hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def is_workspace_name(name: str) -> bool:
+    """Whether a folder of this name is one of a workspace."""
+    return re.fullmatch(r"workspace-[0-9a-f]{16}", name) is not None
 
 
 def _own(request: object) -> object:

@@ -20,6 +20,9 @@ class ConsentState(dict[str, Any]):
     "hardware_id" (texts). The methods return the state, so that they can be chained.
     """
 
+    def __repr__(self) -> str:
+        return f"<ConsentState {', '.join(map(str, self))}>"
+
     def add_gdpr_consent(self, purpose: str, *, consented: bool, **details: Any) -> Self:
         """Note a GDPR consent; the purpose is trimmed and lower-cased. `details` as in `consent`."""
         self.setdefault("gdpr", {})[_purpose(purpose)] = consent(consented=consented, **details)

@@ -15,13 +15,14 @@ from dataclasses import replace
 from enum import Enum, auto
 from typing import Any
 
-from . import cache, rules
+from . import cache
 from .aliasing import AliasRequest
 from .config import Settings
 from .conversation import Apply, Ask, Conversation, Outcome, Pause, Read, failed, refused, resumed
 from .errors import HTTPCodes, StorageBusyError, StorageError
 from .exchange import Call, IdentityChange, NoReply, Question, Reply
 from .identities import Identities, IdentityRequest, InvalidRequestError, clean_request, covers
+from .policy import Policy
 from .states import REFUSAL_TEXTS, CallSlot, Condition, refusal
 from .users import Change, Committed, FindUser, Rule, Session, Snapshot, User
 
@@ -53,14 +54,19 @@ class Core:
         self._settings = settings
         self._monotonic = monotonic
         self._chance = chance
+        self._policy = Policy(settings)
         self._slot = CallSlot()
         self._started = False
         self._automatic_identify_made = False
         self._identities_on_start: Identities | None = None
 
+    def in_forked_child(self) -> None:
+        """A call that another thread of the parent had in flight is not in flight here."""
+        self._slot = CallSlot()
+
     def live_session(self, snapshot: Snapshot, now_ms: int) -> Session | None:
         """The session, if it has not expired by now."""
-        return rules.live_session(snapshot, now_ms, self._settings.session_timeout_ms)
+        return self._policy.live_session(snapshot, now_ms)
 
     # Start
 
@@ -72,7 +78,7 @@ class Core:
             configured = clean_request(self._settings.identify_request).identities
         except InvalidRequestError as invalid:
             self._automatic_identify_made = True
-            committed = yield self._apply(self._opened(now_ms), deadline)
+            committed = yield self._apply(self._policy.opened(now_ms), deadline)
             return _start_unsaved(committed) or refused(committed.after, HTTPCodes.VALIDATION_ISSUE, str(invalid))
 
         decision = Opening.REFUSE
@@ -80,10 +86,10 @@ class Core:
         def rule(snapshot: Snapshot, find: FindUser) -> Change:
             nonlocal decision
             live = self.live_session(snapshot, now_ms) is not None
-            decision = opening(snapshot, configured, live=live, may_ask=not self._is_shut(snapshot))
+            decision = opening(snapshot, configured, live=live, may_ask=not self._policy.is_shut(snapshot))
             if decision is Opening.RESUME:
-                return Change(self._active(snapshot, now_ms))
-            return self._opened(now_ms)(snapshot, find)
+                return self._policy.touched(now_ms)(snapshot, find)
+            return self._policy.opened(now_ms)(snapshot, find)
 
         committed = yield self._apply(rule, deadline)
         unsaved = _start_unsaved(committed)
@@ -100,10 +106,10 @@ class Core:
     def start_new_session(self) -> Conversation[Outcome | None]:
         """Begin another session; identify if no start of this process has done so. None when nothing was due."""
         deadline = self._deadline()
-        committed = yield self._apply(self._begun(self._settings.now_ms()), deadline)
+        committed = yield self._apply(self._policy.begun(self._settings.now_ms()), deadline)
         if isinstance(committed, StorageError):
             return failed(None, str(committed))
-        if self._automatic_identify_made or self._is_shut(committed.after):
+        if self._automatic_identify_made or self._policy.is_shut(committed.after):
             return None
         if self._identities_on_start is None:
             self._identities_on_start = _stored_identities(committed.after)
@@ -115,8 +121,11 @@ class Core:
 
     # Identity calls
 
-    def identity_call(self, call: Call, request: object) -> Conversation[Outcome]:
-        """identify, login, logout or modify, as the caller asked."""
+    def identity_call(
+        self, call: Call, request: object, *, forget: bool = False, keep_user: bool = True
+    ) -> Conversation[Outcome]:
+        """identify, login, logout or modify, as the caller asked. `forget` is for logout: nobody stays current, and
+        nothing of the user is kept without `keep_user`."""
         deadline = self._deadline()
         try:
             clean = clean_request(request)
@@ -124,7 +133,10 @@ class Core:
                 raise InvalidRequestError("modify needs at least one identity to change")
         except InvalidRequestError as invalid:
             return refused((yield Read()), HTTPCodes.VALIDATION_ISSUE, str(invalid))
-        outcome = yield from self._identity_call(call, clean.identities, deadline)
+        if forget:
+            outcome = yield from self._forgetting_logout(clean.identities, deadline, keep_user)
+        else:
+            outcome = yield from self._identity_call(call, clean.identities, deadline)
         return replace(outcome, on_user_alias=clean.on_user_alias)
 
     def _identity_call(self, call: Call, identities: Identities, deadline: float) -> Conversation[Outcome]:
@@ -133,14 +145,15 @@ class Core:
             return failed(None, str(snapshot))
         conditions = self._conditions(snapshot)
         code = refusal(call, conditions)
-        if code is None and not self._slot.take():
+        slot = self._slot
+        if code is None and not slot.take():
             code = refusal(call, conditions | {Condition.BUSY})
         if code is not None:
             return refused(snapshot, code)
         try:
             return (yield from self._in_flight(call, identities, snapshot, deadline))
         finally:
-            self._slot.free()
+            slot.free()
 
     def _in_flight(
         self, call: Call, identities: Identities, snapshot: Snapshot, deadline: float
@@ -150,14 +163,48 @@ class Core:
         reply = remembered or _usable(call, (yield from self._ask(question, deadline)))
         sent = remembered is None
         if isinstance(reply, NoReply) or reply.status != 200:
-            yield self._apply(self._was_active(question), deadline, question)
+            yield self._apply(self._policy.was_active(question), deadline, question)
             if isinstance(reply, NoReply):
                 return failed(snapshot, reply.text)
             return Outcome(reply.status, reply.body, snapshot.mpid)
-        committed = yield self._apply(self._answered(question, reply, sent=sent), deadline, question)
+        committed = yield self._apply(self._policy.answered(question, reply, sent=sent), deadline, question)
         if isinstance(committed, StorageError):
             return failed(snapshot, f"the answer came but could not be saved: {committed}")
         return Outcome(200, reply.body, committed.after.mpid, _previous(committed))
+
+    def _forgetting_logout(self, identities: Identities, deadline: float, keep_user: bool) -> Conversation[Outcome]:
+        snapshot = yield Read()
+        if isinstance(snapshot, StorageError):
+            return failed(None, _not_forgotten(snapshot))
+        if snapshot.user is None:
+            return (yield from self._identity_call(Call.LOGOUT, identities, deadline))
+        slot = self._slot
+        if not slot.take():
+            return refused(snapshot, HTTPCodes.ACTIVE_IDENTITY_REQUEST)
+        try:
+            return (yield from self._forgotten_in_flight(identities, snapshot, deadline, keep_user))
+        finally:
+            slot.free()
+
+    def _forgotten_in_flight(
+        self, identities: Identities, snapshot: Snapshot, deadline: float, keep_user: bool
+    ) -> Conversation[Outcome]:
+        """Forget first and ask then: wherever this is cut short, the user is still current or nobody is."""
+        on_start, self._identities_on_start = self._identities_on_start, None  # they may be those of the user
+        forgotten = yield self._apply(self._policy.forgotten(keep_user=keep_user), deadline)
+        if isinstance(forgotten, StorageError):
+            self._identities_on_start = on_start
+            return failed(snapshot, _not_forgotten(forgotten))
+        before, after = forgotten.before, forgotten.after
+        if self._policy.is_shut(before):
+            outcome = refused(after, HTTPCodes.LOGGING_DISABLED_OR_MISSING_API_KEY)
+        else:
+            asked = replace(before, device_application_stamp=after.device_application_stamp)
+            outcome = yield from self._in_flight(Call.LOGOUT, identities, asked, deadline)
+            if outcome.http_code != 200:
+                left = yield self._apply(self._policy.left_alone(), deadline)
+                outcome = replace(outcome, mpid=left.after.mpid if isinstance(left, Committed) else None)
+        return replace(outcome, previous_mpid=before.mpid if before.mpid != outcome.mpid else None)
 
     # Calls that leave the user alone
 
@@ -203,11 +250,11 @@ class Core:
 
     def touch(self) -> Conversation[None]:
         """The app's own activity."""
-        return self._change(self._touched(self._settings.now_ms()))
+        return self._change(self._policy.touched(self._settings.now_ms()))
 
     def end_session(self) -> Conversation[None]:
         """End the session; user, context and identities stay."""
-        return self._change(lambda snapshot, find: Change(replace(snapshot, session=None)))
+        return self._change(self._policy.ended())
 
     def close(self) -> Conversation[None]:
         """Drop a session that has expired while this process had it, so that no later one with a longer timeout
@@ -215,93 +262,27 @@ class Core:
         now_ms = self._settings.now_ms()
         snapshot = yield Read()
         if self._started and isinstance(snapshot, Snapshot) and self.live_session(snapshot, now_ms) != snapshot.session:
-            yield self._apply(
-                lambda s, find: Change(replace(s, session=self.live_session(s, now_ms))), self._deadline()
-            )
+            yield self._apply(self._policy.closed(now_ms), self._deadline())
 
     def set_opt_out(self, opted_out: bool) -> Conversation[None]:
         """Stop or resume. Counts as activity, opens no session."""
-        now_ms = self._settings.now_ms()
-        return self._change(lambda s, find: Change(replace(self._active(s, now_ms), opted_out=opted_out)))
+        return self._change(self._policy.opted_out(self._settings.now_ms(), opted_out))
 
     def edit_attributes(self, mpid: str, edit: Callable[[User], User]) -> Conversation[None]:
         """Change the attributes of a remembered user: activity, unless opted out; then nothing happens."""
-        touched = self._touched(self._settings.now_ms())
-
-        def rule(snapshot: Snapshot, find: FindUser) -> Change:
-            if self._is_shut(snapshot):
-                return Change(snapshot)
-            return _edited(touched(snapshot, find).snapshot, find, mpid, edit)
-
-        return self._change(rule)
+        return self._change(self._policy.attributes_edited(self._settings.now_ms(), mpid, edit))
 
     def edit_consent(self, mpid: str, edit: Callable[[User], User]) -> Conversation[None]:
         """Change the consent state of a remembered user: no activity, and possible while opted out."""
-        return self._change(lambda snapshot, find: _edited(snapshot, find, mpid, edit))
+        return self._change(self._policy.edited(mpid, edit))
 
     def _change(self, rule: Rule) -> Conversation[None]:
         committed = yield self._apply(rule, self._deadline())
         if isinstance(committed, StorageError):
             raise committed
 
-    # Rules, with the settings of this session
-
-    def _apply(self, rule: Rule, deadline: float, question: Question | None = None) -> Apply:
-        """Every change sees to it that the device has a stamp: the one it was sent with, if it is the first."""
-        new_stamp = question.device_application_stamp if question else self._settings.new_id()
-
-        def with_device(snapshot: Snapshot, find: FindUser) -> Change:
-            change = rule(snapshot, find)
-            stamp = self._settings.device_id or snapshot.device_application_stamp or new_stamp
-            return replace(change, snapshot=replace(change.snapshot, device_application_stamp=stamp))
-
-        return Apply(with_device, deadline)
-
-    def _opened(self, now_ms: int) -> Rule:
-        """An expired session is dropped; where calls may be sent, a session is live and active afterwards."""
-
-        def rule(snapshot: Snapshot, find: FindUser) -> Change:
-            if self._is_shut(snapshot):
-                return Change(replace(snapshot, session=self.live_session(snapshot, now_ms)))
-            return self._touched(now_ms)(snapshot, find)
-
-        return rule
-
-    def _touched(self, now_ms: int) -> Rule:
-        def rule(snapshot: Snapshot, find: FindUser) -> Change:
-            if self.live_session(snapshot, now_ms) or self._is_shut(snapshot):
-                return Change(self._active(snapshot, now_ms))
-            return self._begun(now_ms)(snapshot, find)
-
-        return rule
-
-    def _begun(self, now_ms: int) -> Rule:
-        session_id = self._settings.new_id()
-        return lambda s, find: Change(s if self._is_shut(s) else rules.begun(s, now_ms, session_id))
-
-    def _was_active(self, question: Question) -> Rule:
-        return lambda snapshot, find: Change(self._active(snapshot, question.request_timestamp_ms))
-
-    def _active(self, snapshot: Snapshot, now_ms: int) -> Snapshot:
-        return rules.active(snapshot, now_ms, self._settings.session_timeout_ms)
-
-    def _answered(self, question: Question, reply: Reply, *, sent: bool) -> Rule:
-        settings, now_ms = self._settings, self._settings.now_ms()
-
-        def rule(snapshot: Snapshot, find: FindUser) -> Change:
-            if sent:
-                snapshot = self._active(snapshot, question.request_timestamp_ms)
-            if question.call is Call.MODIFY:
-                return rules.modified(snapshot, find, question, reply)
-            change = rules.identified(
-                snapshot, find, question, reply, now_ms, keep_ephemeral=settings.keep_ephemeral_users
-            )
-            if not settings.cache_identity or not sent:
-                return change
-            key = settings.credentials.api_key
-            return replace(change, snapshot=cache.remember(change.snapshot, question, reply, key, now_ms))
-
-        return rule
+    def _apply(self, rule: Rule, deadline: float, sent: Question | None = None) -> Apply:
+        return Apply(self._policy.with_device(rule, sent), deadline)
 
     # Asking
 
@@ -341,11 +322,8 @@ class Core:
         return cache.recall(snapshot, question, self._settings.credentials.api_key, self._settings.now_ms())
 
     def _conditions(self, snapshot: Snapshot) -> frozenset[Condition]:
-        holds = {Condition.NOBODY: snapshot.user is None, Condition.SHUT: self._is_shut(snapshot)}
+        holds = {Condition.NOBODY: snapshot.user is None, Condition.SHUT: self._policy.is_shut(snapshot)}
         return frozenset(condition for condition, held in holds.items() if held)
-
-    def _is_shut(self, snapshot: Snapshot) -> bool:
-        return snapshot.opted_out or not self._settings.has_api_key
 
     def _deadline(self) -> float:
         return self._monotonic() + self._settings.timeout_seconds
@@ -370,13 +348,6 @@ def _as_request(known_identities: object) -> object:
     return IdentityRequest(known_identities)  # type: ignore[arg-type]  # what it is gets checked with the rest
 
 
-def _edited(snapshot: Snapshot, find: FindUser, mpid: str, edit: Callable[[User], User]) -> Change:
-    if snapshot.user and snapshot.user.mpid == mpid:
-        return Change(replace(snapshot, user=edit(snapshot.user)))
-    user = find(mpid)
-    return Change(snapshot, users=(edit(user),)) if user else Change(snapshot)
-
-
 def _stored_identities(snapshot: Snapshot) -> Identities:
     return snapshot.user.identities if snapshot.user else {}
 
@@ -384,6 +355,10 @@ def _stored_identities(snapshot: Snapshot) -> Identities:
 def _previous(committed: Committed) -> str | None:
     before = committed.before.mpid
     return before if before != committed.after.mpid else None
+
+
+def _not_forgotten(error: StorageError) -> str:
+    return f"the user could not be forgotten: {error}"
 
 
 def _start_unsaved(committed: Committed | StorageError) -> Outcome | None:

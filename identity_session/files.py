@@ -108,7 +108,7 @@ def save(path: Path, content: Mapping[str, Any], temporary: Path) -> Path | None
 
 def last_good(path: Path) -> dict[str, Any] | None:
     """What `recover` would bring back, with nothing moved: for a reader who cannot have the lock."""
-    for file in (path, _beside(path, "previous")):
+    for file in (path, previous_of(path)):
         with contextlib.suppress(DamagedFileError):
             document = load(file)
             if document:
@@ -131,13 +131,13 @@ def recover(path: Path) -> tuple[dict[str, Any] | None, Path | None]:
     if document is None and previous is not None:
         document = previous
         with contextlib.suppress(OSError):
-            _link_or_copy(_beside(path, "previous"), path)
+            _link_or_copy(previous_of(path), path)
     return document, aside
 
 
 def _load_previous(path: Path) -> tuple[dict[str, Any] | None, Path | None]:
     """The generation before, and where it was set aside if it was damaged."""
-    previous = _beside(path, "previous")
+    previous = previous_of(path)
     try:
         return load(previous), None
     except DamagedFileError as damage:
@@ -147,7 +147,7 @@ def _load_previous(path: Path) -> tuple[dict[str, Any] | None, Path | None]:
 def delete(path: Path) -> None:
     """Remove a document and the generation before; one that is not there is fine. Raises StorageError."""
     try:
-        for file in (_beside(path, "previous"), path):
+        for file in (previous_of(path), path):
             _make_way(file)
     except OSError as error:
         raise StorageError(f"{path} could not be removed ({_reason(error)})") from error
@@ -155,12 +155,22 @@ def delete(path: Path) -> None:
 
 def companions(path: Path) -> list[Path]:
     """The previous and set-aside files beside this document."""
-    return [f for f in path.parent.glob(f"{path.name}.*") if re.fullmatch(_COMPANION, f.name.removeprefix(path.name))]
+    return [f for f in path.parent.glob(f"{path.name}.*") if belongs_to(f, path)]
+
+
+def belongs_to(file: Path, path: Path) -> bool:
+    """Whether a file is by its name this document, the generation before, or one of them set aside."""
+    return file.name.startswith(path.name) and bool(re.fullmatch(_COMPANION, file.name.removeprefix(path.name)))
+
+
+def previous_of(path: Path) -> Path:
+    """Where the generation before lies."""
+    return _beside(path, "previous")
 
 
 def has_previous(path: Path) -> bool:
     """Whether the generation before is there: with the file itself missing, a recovery was cut short."""
-    return os.path.lexists(_beside(path, "previous"))
+    return os.path.lexists(previous_of(path))
 
 
 def make_private_folder(folder: Path) -> None:
@@ -183,6 +193,16 @@ def make_private_file(file: Path) -> None:
         file.chmod(0o600)
 
 
+def make_private_lock(file: Path) -> None:
+    """The same for a lock file. Raises OSError for a link of either kind: older versions of filelock follow the one and
+    empty what the other leads to."""
+    with contextlib.suppress(FileNotFoundError):
+        found = file.lstat()
+        if stat.S_ISLNK(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_nlink > 1):
+            raise OSError(errno.ELOOP, "a link is in its place")
+        make_private_file(file)
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames and new names in this folder durable, where the platform can."""
     if os.name == "nt":
@@ -200,30 +220,41 @@ def sync_folder(folder: Path) -> None:
 
 def _read(path: Path) -> bytes | None:
     try:
-        handle = os.open(path, os.O_RDONLY | _NO_FOLLOW | _NO_BLOCK)
         try:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise DamagedFileError("it is not a regular file")
-            with os.fdopen(handle, "rb", closefd=False) as file:
-                content = file.read(MAX_FILE_BYTES + 1)
-        finally:
-            os.close(handle)
+            return _content(path)
+        except OSError as error:
+            if not _looks_damaged(error):
+                raise
+            return _content(path)  # a good file must not be set aside for a fault that is gone at the second try
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise _unreadable(path, error) from error
+        if isinstance(error, NotADirectoryError):
+            reason = f"{path.parent} cannot be a folder: a file is in its way; choose another storage path"
+            raise StorageError(reason) from error
+        if _looks_damaged(error):
+            raise DamagedFileError(f"it cannot be read ({_reason(error)})") from error
+        raise StorageError(f"{path} cannot be read ({_reason(error)})") from error
+
+
+def _content(path: Path) -> bytes:
+    handle = os.open(path, os.O_RDONLY | _NO_FOLLOW | _NO_BLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise DamagedFileError("it is not a regular file")
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    finally:
+        os.close(handle)
     if len(content) > MAX_FILE_BYTES:
         raise DamagedFileError("it is too large")
     return content
 
 
-def _unreadable(path: Path, error: OSError) -> Exception:
+def _looks_damaged(error: OSError) -> bool:
     # A good file must not be set aside because this process has too many files open, say.
-    if isinstance(error, NotADirectoryError):
-        return StorageError(f"{path.parent} cannot be a folder: a file is in its way; choose another storage path")
-    if isinstance(error, PermissionError) or error.errno in _PASSING_TROUBLE:
-        return StorageError(f"{path} cannot be read ({_reason(error)})")
-    return DamagedFileError(f"it cannot be read ({_reason(error)})")
+    trouble_elsewhere = (FileNotFoundError, NotADirectoryError, PermissionError)
+    return not isinstance(error, trouble_elsewhere) and error.errno not in _PASSING_TROUBLE
 
 
 def _write_durably(path: Path, data: bytes) -> None:
@@ -245,7 +276,7 @@ def _make_way(path: Path) -> None:
 
 
 def _keep_previous(path: Path) -> None:
-    previous = _beside(path, "previous")
+    previous = previous_of(path)
     _make_way(previous)
     _link_or_copy(path, previous)
     os.chmod(previous, 0o600)
@@ -255,7 +286,7 @@ def _take_back(path: Path, current: Mapping[str, Any] | None) -> None:
     # Nobody can say whether the new document would survive a power cut, so the caller must not find it.
     with contextlib.suppress(OSError):
         if current:
-            os.replace(_beside(path, "previous"), path)
+            os.replace(previous_of(path), path)
         else:
             path.unlink()
 

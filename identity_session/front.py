@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import timedelta
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args
 from uuid import uuid4
 
 from . import clock
@@ -25,12 +25,14 @@ from .listeners import Listeners, Message, check_callable
 from .retry import RetryPolicy
 from .signing import Scheme
 from .store import JsonStorage, Storage
+from .threads import after_fork
 from .users import User
 from .views import IdentityResult
 
 logger = logging.getLogger("identity_session")
 
 View = TypeVar("View")
+Offline = Literal["keep", "forget"]
 
 
 class Front(ABC, Generic[View]):
@@ -52,6 +54,7 @@ class Front(ABC, Generic[View]):
         identify_request: IdentityRequest | Mapping[str, object] | None = None,
         identity_callback: Callable[[Any], object] | None = None,
         storage: Storage | str | PathLike[str] | None = None,
+        strict_storage: bool = True,
         workspace_token: str | None = None,
         device_id: str | None = None,
         platform: Platform = "other",
@@ -80,6 +83,8 @@ class Front(ABC, Generic[View]):
             identify_request: who the user is as far as the program knows, for the identify made on start.
             identity_callback: called with the result of that identify, or with -3, -4, -6 when none was made.
             storage: a `Storage`, or a path for `JsonStorage`; None is a folder below the user's data folder.
+            strict_storage: False goes on in memory, with one warning in the log, when the state cannot be read or its
+                first change cannot be saved. What could be read is there; what changes lasts as long as this object.
             workspace_token: sessions with the same token share one state; by default derived from the API key.
             device_id: replaces the stored device application stamp.
             platform: what `client_sdk.platform` says.
@@ -92,13 +97,15 @@ class Front(ABC, Generic[View]):
             cache_identity: answer an identify or login that was answered before for the same user from what is stored,
                 for as long as the service allows.
             transport: an httpx transport of this front's kind, or a `Sender`; not closed by the session. It is told
-                the time left; only the session's own network is held to it byte by byte.
+                the time left; the session's own network and httpx's are held to it, another synchronous one that waits
+                has to keep to it by itself.
             now_ms: the wall clock, in Unix milliseconds.
             new_id: makes a version 4 UUID for devices, sessions and requests.
 
         Raises:
             TypeError, ValueError: an argument is wrong; the message says which and what to pass.
-            StorageError: the state cannot be read, or a newer version of this package wrote it.
+            StorageError: with `strict_storage`, when the state cannot be read, a newer version of this package wrote
+                it, or there is no home folder and no `storage`.
         """
         check_callable("identity_callback", identity_callback)
         self._check_transport(transport)
@@ -127,11 +134,12 @@ class Front(ABC, Generic[View]):
         )
         self._identity_callback = identity_callback
         self._transport = transport
-        self._sender_lock = threading.Lock()
-        self._storage = _storage(storage).in_workspace(self._settings.workspace)
+        self._storage = _storage(storage, self._settings.workspace, strict=strict_storage)
         self._archive = Archive(self._storage, max_users=max_users)
         self._core = Core(self._settings, clock.monotonic, _chance)
         self._listeners = Listeners()
+        self._sender_lock = threading.Lock()
+        after_fork(self, Front._in_forked_child)
         self._archive.open()
 
     def __repr__(self) -> str:
@@ -195,6 +203,10 @@ class Front(ABC, Generic[View]):
     def _view(self, mpid: str) -> View:
         """A user as this front's callers hold it."""
 
+    def _in_forked_child(self) -> None:
+        self._sender_lock = threading.Lock()
+        self._core.in_forked_child()
+
     def _check_open(self) -> None:
         if self._closed:
             raise RuntimeError("this session was closed; make another one")
@@ -254,11 +266,34 @@ def is_carrier(transport: object, sender: type, httpx_method: str) -> bool:
     return isinstance(transport, sender) or hasattr(transport, httpx_method)
 
 
-def _storage(given: Storage | str | PathLike[str] | None) -> Storage:
-    if given is None:
-        import platformdirs  # only this default needs it
+def forgets(offline: object, keep_user: object) -> bool:
+    """Whether a logout forgets the user. Raises TypeError and ValueError for arguments that make no sense."""
+    if not isinstance(keep_user, bool):
+        raise TypeError(f"keep_user must be a bool, not {type(keep_user).__name__}")
+    if offline not in get_args(Offline):
+        raise ValueError("offline must be 'keep' or 'forget'")
+    if offline == "keep" and not keep_user:
+        raise ValueError("keep_user=False needs offline='forget': 'keep' remembers the user, as the Web SDK does")
+    return offline == "forget"
 
-        return JsonStorage(platformdirs.user_data_path("identity_session", appauthor=False))
+
+def _storage(given: Storage | str | PathLike[str] | None, workspace: str, *, strict: bool) -> Storage:
+    if not isinstance(strict, bool):
+        raise TypeError(f"strict_storage must be a bool, not {type(strict).__name__}")
+
+    def opened() -> Storage:
+        return _named_storage(given).in_workspace(workspace)
+
+    if strict:
+        return opened()
+    from .fallback import FallbackStorage  # opt-in
+
+    return FallbackStorage(opened)
+
+
+def _named_storage(given: Storage | str | PathLike[str] | None) -> Storage:
+    if given is None:
+        return JsonStorage(data_folder())
     if isinstance(given, Storage):
         return given
     try:
@@ -266,6 +301,19 @@ def _storage(given: Storage | str | PathLike[str] | None) -> Storage:
     except TypeError:
         raise TypeError(f"storage must be a Storage or a path, not {type(given).__name__}") from None
     return JsonStorage(path)
+
+
+def data_folder() -> Path:
+    """Where state is kept unless said otherwise. Raises StorageError where there is no home folder."""
+    import platformdirs  # only this default needs it
+
+    try:
+        folder = platformdirs.user_data_path("identity_session", appauthor=False)
+        if folder.parts[0] != "~":  # as older versions of platformdirs leave it
+            return folder
+    except RuntimeError:
+        pass
+    raise StorageError("there is no home folder to keep the state in; pass a path as storage, or set HOME")
 
 
 def _chance() -> float:

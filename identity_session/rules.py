@@ -38,7 +38,8 @@ def identified(
     1. The user of the answer becomes current, with what is remembered of it under that MPID.
     2. Its identities are overlaid with those sent; a request without any empties them, for it says who the user is.
     3. It was first seen now, unless that is known; its flags are those of the answer.
-    4. The context is that of the answer, or stays when it brought none.
+    4. The context is that of the answer. When it brought none, the stored one stays, or that of the question if it
+       was forgotten meanwhile.
     5. The user who leaves was last seen now; one the service called ephemeral is forgotten if so configured.
     6. Remembered answers belong to one user; they go with the user, and on logout.
     """
@@ -58,14 +59,31 @@ def identified(
     after = replace(
         snapshot,
         user=user,
-        context=reply.context or snapshot.context,
+        context=reply.context or snapshot.context or question.context,
         answers=snapshot.answers if stays else {},
     )
     if leaving is None:
         return Change(after)
-    if leaving.is_ephemeral and not keep_ephemeral:
-        return Change(after, forget=(leaving.mpid,))
-    return Change(after, users=(replace(leaving, last_seen_ms=now_ms),))
+    return _left(after, leaving, now_ms, keep=keep_ephemeral or not leaving.is_ephemeral)
+
+
+def forgotten(snapshot: Snapshot, now_ms: int, *, keep_user: bool, keep_ephemeral: bool) -> Change:
+    """After the current user left a device that is to forget them: nobody is current.
+
+    1. Context and remembered answers go with the user; session, device and opt-out stay.
+    2. The user is remembered like any who leaves, or, without `keep_user`, not at all.
+    """
+    leaving = snapshot.user
+    if leaving is None:
+        return Change(snapshot)
+    after = replace(snapshot, user=None, context=None, answers={})
+    return _left(after, leaving, now_ms, keep=keep_user and (keep_ephemeral or not leaving.is_ephemeral))
+
+
+def _left(after: Snapshot, leaving: User, now_ms: int, *, keep: bool) -> Change:
+    if keep:
+        return Change(after, users=(replace(leaving, last_seen_ms=now_ms),))
+    return Change(after, forget=(leaving.mpid,))
 
 
 def modified(snapshot: Snapshot, find: FindUser, question: Question, reply: Reply) -> Change:

@@ -15,7 +15,7 @@ from .clock import monotonic, pause
 from .conversation import Apply, Ask, Conversation, Effect, Outcome, Pause, Read
 from .errors import StorageError
 from .exchange import Call, Sender
-from .front import Front, is_carrier
+from .front import Front, Offline, forgets, is_carrier
 from .listeners import check_callable, tell
 from .views import AliasResult, IdentityResult, IdentityUser, SearchResult
 
@@ -73,9 +73,23 @@ class IdentitySession(Front[IdentityUser]):
         """
         return self._identity_call(Call.LOGIN, request, callback)
 
-    def logout(self, request: Any = None, callback: Callback = None) -> IdentityResult:
-        """The user signed out; `request` says who the user is then, if anything is known."""
-        return self._identity_call(Call.LOGOUT, request, callback)
+    def logout(
+        self, request: Any = None, callback: Callback = None, *, offline: Offline = "keep", keep_user: bool = True
+    ) -> IdentityResult:
+        """The user signed out; `request` says who the user is then, if anything is known.
+
+        `offline` says what becomes of the user when the service does not confirm it. "keep", as in the Web SDK: the
+        user stays current. "forget", where the next person must not be taken for this one: nobody is current as soon
+        as the call begins, and if it does not end with 200, that stays so and a new session begins. The result keeps
+        its code then, `get_user()` is None, `get_previous_user()` the one who left. -6 forgets as well, and ends the
+        session. -2, -4, and a -1 whose body says that the user could not be forgotten, sent and changed nothing: call
+        again. `keep_user=False` keeps no record of the user here either, whatever the service says.
+
+        Raises TypeError and ValueError for arguments that make no sense.
+        """
+        return self._identity_call(
+            Call.LOGOUT, request, callback, forget=forgets(offline, keep_user), keep_user=keep_user
+        )
 
     def modify(self, request: Any = None, callback: Callback = None) -> IdentityResult:
         """Change identities of the current user, who stays current: a value adds or replaces, None removes."""
@@ -138,9 +152,9 @@ class IdentitySession(Front[IdentityUser]):
         """Forget everything stored for this workspace, the device application stamp included. Other files stay."""
         self._archive.clear(self._settings.timeout_seconds)
 
-    def _identity_call(self, call: Call, request: Any, callback: Callback) -> IdentityResult:
+    def _identity_call(self, call: Call, request: Any, callback: Callback, **leaving: bool) -> IdentityResult:
         check_callable("callback", callback)
-        return self._told(self._run(self._core.identity_call(call, request)), callback)
+        return self._told(self._run(self._core.identity_call(call, request, **leaving)), callback)
 
     def _told(self, outcome: Outcome, callback: Callback) -> IdentityResult:
         result = self._result(outcome)

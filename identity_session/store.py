@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 from . import files
 from .clock import monotonic, pause
 from .errors import StorageBusyError, StorageError
+from .threads import after_fork
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -32,8 +33,10 @@ class Storage(Protocol):
     StorageError.
     """
 
-    recovered_from: Path | None
-    """Where damaged state was set aside, if that happened; None otherwise."""
+    @property
+    def recovered_from(self) -> Path | None:
+        """Where damaged state was set aside, if that happened; None otherwise. A plain attribute will do."""
+        ...
 
     def in_workspace(self, name: str) -> Storage:
         """The storage for one workspace within this one; the same name gives the same state."""
@@ -77,8 +80,8 @@ class JsonStorage:
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = Path(path).absolute()
         self.recovered_from = None
-        self._mutex = threading.RLock()
-        self._file_lock: BaseFileLock | None = None
+        self._make_locks()
+        after_fork(self, JsonStorage._make_locks)
 
     def __repr__(self) -> str:
         return f"JsonStorage({str(self.path)!r})"
@@ -91,17 +94,17 @@ class JsonStorage:
     def lock(self, seconds: float) -> Iterator[None]:
         """See `Storage.lock`."""
         deadline = monotonic() + seconds
-        if not _acquired(self._mutex, seconds):
-            raise self._busy(seconds)
+        if not acquired(self._mutex, seconds):
+            raise self._busy()
         try:
-            with self._file_locked(deadline, seconds):
+            with self._file_locked(deadline):
                 yield
         finally:
             self._mutex.release()
 
     def read(self, name: str) -> dict[str, Any] | None:
         """See `Storage.read`."""
-        path = self._path(name)
+        path = self.file_of(name)
         try:
             document = files.load(path)
         except files.DamagedFileError:
@@ -112,21 +115,21 @@ class JsonStorage:
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
         """See `Storage.write`."""
-        path = self._path(name)
+        path = self.file_of(name)
         files.make_private_folder(path.parent)
         try:
             try:
-                aside = files.save(path, content, self._temporary)
+                aside = files.save(path, content, self.temporary)
             except files.DamagedFileError:
                 self._recover(path)
-                aside = files.save(path, content, self._temporary)
+                aside = files.save(path, content, self.temporary)
         except files.DamagedFileError as damage:
             raise StorageError(f"{path} is damaged ({damage}) and cannot be set aside") from damage
         self.recovered_from = aside or self.recovered_from
 
     def delete(self, name: str) -> None:
         """See `Storage.delete`."""
-        files.delete(self._path(name))
+        files.delete(self.file_of(name))
 
     def names(self, folder: str) -> list[str]:
         """See `Storage.names`."""
@@ -140,7 +143,7 @@ class JsonStorage:
     def clear(self) -> None:
         """See `Storage.clear`."""
         for name in ("state", "device", *self.names("users")):
-            path = self._path(name)
+            path = self.file_of(name)
             try:
                 for companion in files.companions(path):
                     if companion.is_symlink() or not companion.is_dir():
@@ -148,30 +151,41 @@ class JsonStorage:
             except OSError as error:
                 raise StorageError(f"{path} could not be removed ({error.strerror})") from error
             files.delete(path)
-        files.delete(self._temporary)
+        files.delete(self.temporary)
+
+    def _make_locks(self) -> None:
+        self._mutex = threading.RLock()
+        self._file_lock: BaseFileLock | None = None
 
     @property
-    def _temporary(self) -> Path:
+    def temporary(self) -> Path:
+        """The file that a save writes before it takes its name; otherwise one was left by a save that was cut short."""
         return self.path / "save.tmp"
 
-    def _path(self, name: str) -> Path:
+    @property
+    def lock_file(self) -> Path:
+        """The file that is locked. It is never deleted."""
+        return self.path / "lock"
+
+    def file_of(self, name: str) -> Path:
+        """The file that holds the object of this name."""
         return self.path / f"{name}.json"
 
     @contextlib.contextmanager
-    def _file_locked(self, deadline: float, seconds: float) -> Iterator[None]:
+    def _file_locked(self, deadline: float) -> Iterator[None]:
         import filelock  # as costly to import as the rest of this package, and not needed for reading
 
         files.make_private_folder(self.path)
         while True:
             try:
                 if self._file_lock is None:
-                    files.make_private_file(self.path / "lock")
-                    self._file_lock = filelock.FileLock(self.path / "lock", mode=0o600, thread_local=False)
+                    files.make_private_lock(self.lock_file)
+                    self._file_lock = filelock.FileLock(self.lock_file, mode=0o600, thread_local=False)
                 self._file_lock.acquire(blocking=False)
                 break
             except filelock.Timeout:
                 if monotonic() >= deadline:
-                    raise self._busy(seconds) from None
+                    raise self._busy() from None
                 pause(_LOCK_POLL_SECONDS)
             except OSError as error:
                 raise StorageError(f"the lock in {self.path} cannot be taken ({error.strerror})") from error
@@ -189,8 +203,8 @@ class JsonStorage:
         self.recovered_from = aside or self.recovered_from
         return document
 
-    def _busy(self, seconds: float) -> StorageBusyError:
-        return StorageBusyError(f"another process or thread has held the lock in {self.path} for {seconds:.1f} s")
+    def _busy(self) -> StorageBusyError:
+        return StorageBusyError(f"another process or thread has held the lock in {self.path} for too long")
 
 
 class MemoryStorage:
@@ -200,8 +214,9 @@ class MemoryStorage:
 
     def __init__(self) -> None:
         self._objects: dict[str, str] = {}
-        self._mutex = threading.RLock()
         self._workspaces: dict[str, MemoryStorage] = {}
+        self._make_lock()
+        after_fork(self, MemoryStorage._make_lock)
 
     def in_workspace(self, name: str) -> MemoryStorage:
         """See `Storage.in_workspace`."""
@@ -211,14 +226,14 @@ class MemoryStorage:
     @contextlib.contextmanager
     def lock(self, seconds: float) -> Iterator[None]:
         """See `Storage.lock`."""
-        if not _acquired(self._mutex, seconds):
-            raise StorageBusyError(f"another thread has held the lock for {seconds:.1f} s")
+        if not acquired(self._mutex, seconds):
+            raise StorageBusyError("another thread has held the lock for too long")
         try:
             yield
         finally:
             self._mutex.release()
 
-    def read(self, name: str) -> dict[str, Any] | None:
+    def read(self, name: str) -> Mapping[str, Any] | None:
         """See `Storage.read`."""
         text = self._objects.get(name)
         return None if text is None else json.loads(text)
@@ -239,6 +254,10 @@ class MemoryStorage:
         """See `Storage.clear`."""
         self._objects.clear()
 
+    def _make_lock(self) -> None:
+        self._mutex = threading.RLock()
 
-def _acquired(mutex: Any, seconds: float) -> bool:
+
+def acquired(mutex: Any, seconds: float) -> bool:
+    """Whether a lock of `threading` could be taken within this time; it is tried at least once."""
     return bool(mutex.acquire(timeout=min(max(seconds, 0), threading.TIMEOUT_MAX)))

@@ -27,7 +27,14 @@ MAX_AGE_HEADER = "x-mp-max-age"
 SDK_VENDOR = "mparticle"
 
 
-class _Body(BaseModel):
+class Discreet(BaseModel):
+    """A model that shows none of its content when printed."""
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        return []
+
+
+class _Body(Discreet):
     model_config = ConfigDict(strict=True, extra="ignore", hide_input_in_errors=True)
 
 
@@ -100,7 +107,7 @@ def _mpid_or_absent(value: object) -> str | None:
     return value if isinstance(value, str) and value != "0" and value.isprintable() and value.strip() else None
 
 
-class IdentityAnswer(BaseModel):
+class IdentityAnswer(Discreet):
     """What a client reads of an answer: a member of the wrong type counts as absent, and so does the MPID 0."""
 
     mpid: Annotated[str | None, BeforeValidator(_mpid_or_absent)] = None
@@ -195,10 +202,14 @@ def _segment(text: str) -> str:
 
 def _json_object(text: bytes) -> dict[str, Any] | None:
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _http_date_ms(text: str) -> int | None:

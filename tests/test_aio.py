@@ -7,7 +7,6 @@ import json
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,26 +133,6 @@ def test_a_cancelled_call_frees_the_slot_and_leaves_the_old_state() -> None:
             await task
         assert own.mpid is None
         own._sender = AsyncScripted(user("1"))
-        assert (await own.login()).http_code == 200
-
-    run(work)
-
-
-@pytest.mark.parametrize("turns", range(12))
-def test_cancelled_anywhere_it_leaves_the_old_state_or_the_new_one(turns: int, tmp_path: Path) -> None:
-    async def work() -> None:
-        own = session(AsyncScripted(user("1"), user("2"), user("3")), JsonStorage(tmp_path))
-        await own.start()
-        task = asyncio.create_task(own.login(ids(email="a")))
-        for _ in range(turns):
-            await asyncio.sleep(0.001)
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-        before_or_after = {"1": {}, "2": {"email": "a"}}
-        assert own.current_user.identities == before_or_after[own.mpid]
-        with own._storage.lock(0):
-            pass
         assert (await own.login()).http_code == 200
 
     run(work)

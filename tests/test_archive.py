@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import errno
+import itertools
 import json
-import os
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import scripted
 from freezegun import freeze_time
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,7 +24,6 @@ from storage_helpers import (
     make_session,
     read_document,
     started,
-    temporary_files,
     tree,
     user_file,
     workspace_of,
@@ -34,6 +33,12 @@ from storage_helpers import (
 from identity_session import JsonStorage, MemoryStorage, StorageError
 from identity_session.archive import Archive
 from identity_session.users import Answer, Change, Session, Snapshot, User
+
+
+def ticking() -> Callable[[], int]:
+    """A clock on which no two users leave in the same millisecond."""
+    moments = itertools.count(1_767_607_200_000)
+    return lambda: next(moments)
 
 
 def snapshot_of(user: User | None = None, **fields: Any) -> Snapshot:
@@ -288,12 +293,12 @@ def test_a_login_that_is_interrupted_at_any_write_is_not_made_or_made_and_loses_
     keep: bool, max_users: int | None
 ) -> None:
     for stop_at in range(1, 20):
-        memory = MemoryStorage()
-        session = started(memory)
+        memory, now_ms = MemoryStorage(), ticking()
+        session = started(memory, now_ms=now_ms)
         for mpid in ("1", "2", "3"):
             login(session, mpid)
         storage = Recording(memory, stop_at)
-        again = make_session(storage, keep_ephemeral_users=keep, max_users=max_users)
+        again = make_session(storage, keep_ephemeral_users=keep, max_users=max_users, now_ms=now_ms)
         with contextlib.suppress(KeyboardInterrupt):
             login(again, "4")
         made = session.mpid == "4"
@@ -477,15 +482,15 @@ def test_an_ephemeral_user_is_forgotten_when_it_leaves_only_if_so_configured(tmp
 def test_the_device_stamp_survives_damage_to_any_one_file_or_its_loss(
     tmp_path: Path, file: str, damage: bytes | None
 ) -> None:
-    session = started(tmp_path)
+    device_id = started(tmp_path).device_id  # a session would tell what is stored now
     for f in workspace_of(tmp_path).glob(f"{file}*"):
         f.unlink()
     if damage is not None:
         (workspace_of(tmp_path) / file).write_bytes(damage)
-    assert make_session(tmp_path).device_id == session.device_id
-    assert started(tmp_path).device_id == session.device_id
+    assert make_session(tmp_path).device_id == device_id
+    assert started(tmp_path).device_id == device_id
     for name in ("device.json", "state.json"):
-        assert read_document(workspace_of(tmp_path) / name)["device_application_stamp"] == session.device_id
+        assert read_document(workspace_of(tmp_path) / name)["device_application_stamp"] == device_id
 
 
 def test_a_device_stamp_of_ones_own_is_stored_in_both_places(tmp_path: Path) -> None:
@@ -519,37 +524,6 @@ def test_clear_forgets_the_device_stamp_too() -> None:
 # Faults of the disk in the middle of a call
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EMFILE])
-def test_a_login_during_which_the_disk_fails_at_any_step_is_not_made_or_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
-    session = started(tmp_path)
-    login(session, "1")
-    device_id, count = session.device_id, 2
-    disk = FaultyDisk(monkeypatch, tmp_path)
-    for step in range(1, 1000):
-        old, new = session.mpid, f"user-{step}"
-        with disk.failing(step, code):
-            result = login(session, new)
-        where = f"step {disk.calls[-1:]} {disk.calls}"
-        assert session.mpid == (new if result.http_code == 200 else old), where
-        assert result.http_code in (200, -1), where
-        if result.http_code == -1:
-            assert isinstance(result.body, str), where
-            assert result.body, where
-        count += session.mpid == new
-        assert len(session.get_users()) == count, where
-        assert session.device_id == make_session(tmp_path).device_id == device_id, where
-        assert len(temporary_files(tmp_path)) <= 1, where
-        assert login(session, old).http_code == 200, where  # type: ignore[arg-type]
-        if not disk.failed():
-            break
-    assert step > 25
-    assert result.http_code == 200
-    assert not temporary_files(tmp_path)
-    assert os.listdir(tmp_path) == [workspace_of(tmp_path).name]
-
-
 def test_a_failed_change_leaves_the_archive_usable() -> None:
     storage = Recording(MemoryStorage())
     archive = Archive(storage)  # type: ignore[arg-type]
@@ -562,3 +536,28 @@ def test_a_failed_change_leaves_the_archive_usable() -> None:
         archive.update(fails, 1)
     put(archive, replace(archive.snapshot(), context="c"))
     assert archive.snapshot().context == "c"
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_change_to_another_user_that_raises_has_changed_nothing(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Whichever of its saves fails; at most the time of activity is another one."""
+    clock, storage = scripted.Clock(), MemoryStorage()
+    own = scripted.session(scripted.Scripted(scripted.user("1"), scripted.user("2")), storage, now_ms=clock)
+    own.start()
+    own.login()
+    clock.advance(seconds=1)
+    write, saves = MemoryStorage.write, 0
+
+    def full(self: MemoryStorage, name: str, content: Any) -> None:
+        nonlocal saves
+        saves += 1
+        if saves == step:
+            raise StorageError("no space left")
+        write(self, name, content)
+
+    monkeypatch.setattr(MemoryStorage, "write", full)
+    other = own.get_user("1")
+    assert other is not None
+    with pytest.raises(StorageError):
+        other.set_attribute("plan", "gold")
+    assert (other.attributes, own.mpid) == ({}, "2")

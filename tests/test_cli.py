@@ -23,7 +23,6 @@ from servers import RawServer, ServiceServer, http, user_answer
 
 from identity_session import IdentitySession, cli
 from identity_session.cli import commands, settings
-from identity_session.cli.printing import ENV
 from identity_session.cli.settings import SETTINGS
 from identity_session.idsync import LocalIDSync
 
@@ -32,7 +31,8 @@ EMAIL, OTHER_EMAIL = "h.jekyll@example.com", "henry@example.com"
 NOWHERE = "http://127.0.0.1:9/v1"
 CALLS = ("start", "login", "logout", "modify", "search", "alias")
 READERS = ("status", "users")
-COMMANDS = ("demo", *CALLS, *READERS, "reset", "serve", "explain")
+pytestmark = pytest.mark.usefixtures("home")
+COMMANDS = ("demo", *CALLS, *READERS, "reset", "doctor", "serve", "explain")
 
 
 @dataclass
@@ -46,17 +46,6 @@ class Ran:
     @property
     def json(self) -> Any:
         return json.loads(self.out)
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home of one's own, and no settings from outside."""
-    for name in [name for name in os.environ if name.startswith(ENV)]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture
@@ -183,6 +172,69 @@ class TestDemo:
     def test_it_is_the_same_every_time(self, run: Any) -> None:
         """So it can be shown in a page."""
         assert run("demo").out == run("demo").out
+
+
+class TestForgetting:
+    """`logout --offline forget`, for a kiosk that is run from scripts."""
+
+    LOGOUT = ("logout", "--offline", "forget")
+
+    @pytest.fixture
+    def person(self, shop: ServiceServer, run: Any) -> str:
+        """Who is logged in."""
+        run("start")
+        return run("login", "--identity", f"email={EMAIL}", "--identity", "customerid=h.jekyll", "--json").json["mpid"]
+
+    def test_a_logout_that_is_confirmed(self, person: str, shop: ServiceServer, run: Any) -> None:
+        ran = run(*self.LOGOUT, "--json")
+        assert (ran.code, ran.err) == (0, "")
+        assert ran.json["previous_mpid"] == person != ran.json["mpid"]
+        assert run("status", "--json").json["mpid"] == ran.json["mpid"]
+
+    @pytest.mark.parametrize("session", ["live", "expired"])
+    def test_nobody_is_current_although_there_is_no_connection(self, person: str, run: Any, session: str) -> None:
+        """It does not start first: that might ask who the person is, and wait for the answer."""
+        before = run("status", "--json").json["session_id"]
+        expired = ["--session-timeout", "0.0001"] if session == "expired" else []
+        ran = run(*self.LOGOUT, "--base-url", NOWHERE, "--retry", "1", *expired)
+        assert (ran.code, ran.out) == (1, "")
+        assert "logout ended with code -1" in one_line(ran.err)
+        assert ran.err.endswith("; nobody is current here any more\n")
+        status = run("status", "--json").json
+        assert (status["mpid"], status["session_id"] != before) == (None, True)
+        assert [user["mpid"] for user in run("users", "--json").json].count(person) == 1
+
+    def test_no_record_of_the_person(self, person: str, run: Any, home: Path) -> None:
+        ran = run(*self.LOGOUT, "--forget-user", "--base-url", NOWHERE, "--retry", "1", "--json")
+        assert (ran.code, ran.json["http_code"], ran.json["mpid"], ran.json["previous_mpid"]) == (1, -1, None, None)
+        assert person not in [user["mpid"] for user in run("users", "--json").json]
+        for file in (home / "data").rglob("*.json*"):
+            assert EMAIL not in file.read_text()
+
+    def test_while_opted_out(self, person: str, shop: ServiceServer, run: Any) -> None:
+        session = IdentitySession(KEY, SECRET)
+        session.set_opt_out(True)
+        ran = run(*self.LOGOUT)
+        assert ran.code == 1
+        assert "code -6" in one_line(ran.err)
+        assert ran.err.endswith("; nobody is current here any more\n")
+        assert session.mpid is None
+
+    def test_a_state_that_cannot_be_changed_says_so(self, person: str, shop: ServiceServer, run: Any) -> None:
+        """The person is still current; nothing was sent."""
+        sent = len(shop.targets)
+        with IdentitySession(KEY, SECRET).storage.lock(1):
+            ran = process(*self.LOGOUT, "--timeout", "0.3")
+        assert ran.returncode == 1
+        assert "the user could not be forgotten" in one_line(ran.stderr)
+        assert "nobody" not in ran.stderr
+        assert (run("status", "--json").json["mpid"], len(shop.targets)) == (person, sent)
+
+    def test_without_it_the_person_stays(self, person: str, run: Any) -> None:
+        ran = run("logout", "--base-url", NOWHERE, "--retry", "1")
+        assert ran.code == 1
+        assert "the user is as before" in one_line(ran.err)
+        assert run("status", "--json").json["mpid"] == person
 
 
 class TestReading:
@@ -375,6 +427,9 @@ class TestUsage:
             (["modify", "--remove", "e-mail"], "unknown identity type"),
             (["modify"], "--identity NAME=VALUE or --remove NAME"),
             (["search"], "required: --identity"),
+            (["logout", "--forget-user"], "--forget-user goes with --offline forget"),
+            (["logout", "--offline", "never"], "invalid choice: 'never'"),
+            (["login", "--strict-storage", "maybe"], "--strict-storage maybe is not YES|NO"),
             (["alias", "--source", "1"], "required: --destination"),
             (["alias", "--source", "1", "--destination", "2", "--scope", "all"], "invalid choice: 'all'"),
             (["login", "--timeout", "soon"], "--timeout soon is not SECONDS"),
@@ -411,7 +466,7 @@ class TestUsage:
         assert help_.startswith(f"usage: identity-session {command} [options]\n\n")
         assert commands.COMMANDS[command][1] in help_
         assert "exit codes:" in help_
-        assert ("--base-url URL" in help_) is (command not in ("demo", "serve"))
+        assert ("--base-url URL" in help_) is (command not in ("demo", "doctor", "serve"))
 
     def test_the_commands_are_these(self) -> None:
         """A command that is added is tested as the others are."""
@@ -551,6 +606,36 @@ class TestStorage:
         ran = run("start", "--storage", "file/below")
         assert (ran.code, ran.out, shop.targets) == (3, "", [])
         assert "file/below" in one_line(ran.err)
+
+    def test_a_place_that_cannot_be_written_and_a_session_that_is_not_strict(
+        self, shop: ServiceServer, run: Any, home: Path
+    ) -> None:
+        """The command does what it can, and says on standard error that nothing of it lasts."""
+        (home / "file").write_text("")
+        options = ["--storage", "file/below", "--strict-storage", "no"]
+        ran = run("login", "--identity", "customerid=h.jekyll", *options)
+        assert (ran.code, ran.out.split()[:2]) == (0, ["login", "200"])
+        assert "file/below" in one_line(ran.err)
+        assert ran.err.endswith("; the state is kept in memory only, and lost when this program ends\n")
+        status = run("status", "--json", *options)
+        assert (status.code, status.json["mpid"], status.json["storage"]) == (0, None, "memory")
+        assert run("users", *options).out == ""
+        reset = run("reset", "--yes", *options)
+        assert (reset.code, reset.out) == (3, "")
+        assert "could not be removed" in reset.err
+
+    @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may become another user")
+    def test_a_user_without_a_home(self) -> None:
+        """Exit code 3 and what to pass."""
+        code = (
+            "import os; from identity_session import cli; cli.main(['users'])\n"  # imports what may be root's alone
+            "del os.environ['HOME']; os.setuid(54321); raise SystemExit(cli.main(['users']))"
+        )
+        env = {name: value for name, value in os.environ.items() if name != "XDG_DATA_HOME"}
+        env["IDENTITY_SESSION_API_KEY"] = KEY
+        ran = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=30)
+        assert (ran.returncode, ran.stdout) == (3, "")
+        assert "pass a path as storage, or set HOME" in one_line(ran.stderr)
 
 
 class TestEnding:

@@ -107,6 +107,26 @@ class TestOrder:
         assert hand.snapshot.session == Session("S", NOW - 5, NOW)
         assert (hand.snapshot.user, hand.snapshot.context) == (before.user, before.context)
 
+    def test_a_logout_that_forgets_saves_that_first_then_asks_then_saves_the_answer(self) -> None:
+        hand = Hand(Snapshot(session=LIVE, user=ALICE, context="c"), answer("2"))
+        outcome = hand.run(hand.core.identity_call(Call.LOGOUT, None, forget=True))
+        assert hand.log == ["Read", "Apply", "Ask", "Apply"]
+        assert (outcome.http_code, outcome.mpid, outcome.previous_mpid) == (200, "2", "1")
+        assert hand.snapshot.session == LIVE
+
+    def test_a_logout_that_forgets_and_is_not_confirmed_begins_a_session_in_the_end(self) -> None:
+        hand = Hand(Snapshot(session=LIVE, user=ALICE), Reply(503), retry=None)
+        outcome = hand.run(hand.core.identity_call(Call.LOGOUT, None, forget=True))
+        assert hand.log == ["Read", "Apply", "Ask", "Apply", "Apply"]
+        assert (outcome.http_code, outcome.mpid, outcome.previous_mpid) == (503, None, "1")
+        assert hand.snapshot.session
+        assert hand.snapshot.session.id != LIVE.id
+
+    def test_a_device_without_a_stamp_gets_the_one_that_the_logout_is_sent_with(self) -> None:
+        hand = Hand(Snapshot(user=ALICE), answer("2"))
+        hand.run(hand.core.identity_call(Call.LOGOUT, None, forget=True))
+        assert hand.snapshot.device_application_stamp == hand.question.device_application_stamp
+
     def test_search_and_alias_change_nothing(self) -> None:
         hand = Hand(Snapshot(session=LIVE, user=ALICE), Reply(404), Reply(202))
         hand.run(hand.core.search({"email": "a"}))
@@ -165,6 +185,14 @@ class TestSlot:
             first.send(hand.perform(first.send(answer("2"))))
         hand.replies = [answer("1")]
         assert hand.run(hand.core.identity_call(Call.LOGOUT, None)).http_code == 200
+
+    def test_a_logout_that_forgets_takes_the_slot_and_gives_it_back(self) -> None:
+        hand = Hand(Snapshot(user=ALICE), answer("2"))
+        first = hand.core.identity_call(Call.LOGOUT, None, forget=True)
+        first.send(hand.perform(next(first)))
+        assert hand.run(hand.core.identity_call(Call.LOGIN, None)).http_code == -2
+        first.close()
+        assert hand.run(hand.core.identity_call(Call.LOGIN, None)).http_code == 200
 
     @pytest.mark.parametrize("interruption", [KeyboardInterrupt, GeneratorExit, RuntimeError])
     def test_an_interrupted_call_frees_the_slot(self, interruption: type[BaseException]) -> None:
@@ -302,6 +330,17 @@ class TestStartNewSession:
         hand = Hand(Snapshot(user=ALICE), answer())
         assert hand.run(hand.core.start_new_session()).http_code == 200
         assert hand.question.known_identities == {"email": "a"}
+
+    def test_after_a_logout_that_was_to_forget_and_was_interrupted_it_says_nothing_of_who_left(self) -> None:
+        """Whoever interrupts the save does not learn whether it was made."""
+        hand = Hand(Snapshot(session=LIVE, user=ALICE), answer("2"))
+        hand.run(hand.core.start())
+        logout = hand.core.identity_call(Call.LOGOUT, None, forget=True)
+        hand.perform(logout.send(hand.perform(next(logout))))
+        logout.close()
+        assert hand.snapshot.user is None
+        hand.run(hand.core.start_new_session())
+        assert hand.question.known_identities == {}
 
     def test_while_opted_out_it_does_nothing(self) -> None:
         hand = Hand(Snapshot(user=ALICE, opted_out=True, session=LIVE))

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import shutil
-import subprocess
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,6 @@ import pytest
 from scripted import Scripted, session, user
 from storage_helpers import (
     API_KEY,
-    FaultyDisk,
     child,
     login,
     make_session,
@@ -24,7 +20,6 @@ from storage_helpers import (
     read_document,
     started,
     tree,
-    user_file,
     workspace_of,
     write_document,
 )
@@ -33,12 +28,8 @@ from identity_session import (
     IdentitySession,
     JsonStorage,
     NewerStorageError,
-    StorageBusyError,
     StorageError,
-    clock,
 )
-
-FILES = ["state.json", "device.json", "the current user's file", "another user's file"]
 
 
 @pytest.fixture
@@ -49,76 +40,6 @@ def journey(tmp_path: Path) -> Path:
         login(session, mpid).get_user().set_attribute("plan", f"plan of {mpid}")
     session.close()
     return tmp_path / "store"
-
-
-def file_of(path: Path, which: str) -> Path:
-    workspace = workspace_of(path)
-    known = {"the current user's file": user_file(workspace, "2"), "another user's file": user_file(workspace, "3")}
-    return known.get(which) or workspace / which
-
-
-def rewrite(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
-    def damage(file: Path) -> None:
-        content = file.read_bytes()
-        file.unlink()
-        file.write_bytes(change(content))
-
-    return damage
-
-
-def in_its_place(plant: Callable[[Path], object]) -> Callable[[Path], None]:
-    def damage(file: Path) -> None:
-        file.unlink()
-        plant(file)
-
-    return damage
-
-
-DAMAGES: dict[str, Callable[[Path], None]] = {
-    "emptied": rewrite(lambda content: b""),
-    "cut in half": rewrite(lambda content: content[: len(content) // 2]),
-    "one bit flipped": rewrite(lambda content: content[:60] + bytes([content[60] ^ 1]) + content[61:]),
-    "junk": rewrite(lambda content: os.urandom(5000)),
-    "NUL bytes": rewrite(lambda content: b"\0" * len(content)),
-    "a list": rewrite(lambda content: b"[]"),
-    "null": rewrite(lambda content: b"null"),
-    "nested deep": rewrite(lambda content: b"[" * 100_000),
-    "another document": rewrite(lambda content: b'{"schema_version": 1}'),
-    "a folder": in_its_place(lambda file: file.mkdir()),
-    "a pipe": in_its_place(os.mkfifo),
-    "a link to nowhere": in_its_place(lambda file: file.symlink_to("nowhere")),
-    "a link to a device": in_its_place(lambda file: file.symlink_to("/dev/zero")),
-}
-
-
-@pytest.mark.parametrize("which", FILES)
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
-def test_damage_to_any_one_file_is_reported_and_costs_at_most_the_last_change(
-    journey: Path, caplog: pytest.LogCaptureFixture, which: str, damage: Callable[[Path], None]
-) -> None:
-    device_id = make_session(journey).device_id
-    file = file_of(journey, which)
-    damage(file)
-    session = make_session(journey)
-    with caplog.at_level(logging.DEBUG):
-        assert session.start().http_code in (200, -3)
-        users = {user.mpid for user in session.get_users()}
-    assert session.device_id == device_id
-    if which == "another user's file":
-        assert {"100", "1", "2"} <= users  # 3 was stored once only: there is no generation before
-    else:
-        assert users == {"100", "1", "2", "3"}
-        assert session.mpid == "2"
-    warnings = [record.getMessage() for record in caplog.records if record.name == "identity_session"]
-    assert session.recovered_from is not None
-    assert session.recovered_from.name.startswith(f"{file.name}.corrupt-")
-    assert os.path.lexists(session.recovered_from)
-    assert len(warnings) == 1
-    assert session.recovered_from.name in warnings[0]
-    for mpid in ("3", "4"):
-        assert login(session, mpid).http_code == 200
-    assert make_session(journey).mpid == "4"
-    assert make_session(journey).recovered_from is None
 
 
 @pytest.mark.parametrize("which", ["state.json", "device.json"])
@@ -302,26 +223,6 @@ def test_too_many_open_files_do_not_cost_the_state(journey: Path, monkeypatch: p
 # The lock
 
 
-def test_a_lock_that_another_process_holds_gives_minus_1_at_the_deadline(journey: Path) -> None:
-    session = started(journey)
-    before = tree(journey)
-    short = make_session(journey, timeout=0.3)
-    with child("hold", workspace_of(journey)) as holder:
-        assert next_line(holder) == "held"
-        for call in (short.start, lambda: login(short, "5"), short.logout):
-            began = clock.monotonic()
-            result = call()
-            assert clock.monotonic() - began >= 0.29
-            assert result.http_code == -1
-            assert "has held the lock" in result.body
-        with pytest.raises(StorageBusyError):
-            short.current_user.set_attribute("plan", "new")  # type: ignore[union-attr]
-        assert short.mpid == "2"
-        assert tree(journey) == before
-    assert login(short, "5").http_code == 200
-    assert session.mpid == "5"
-
-
 def test_damage_and_a_hung_lock_holder_at_once_do_not_stop_the_constructor(
     journey: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -371,44 +272,11 @@ def test_a_user_may_change_while_another_thread_reads(journey: Path) -> None:
     assert seen <= {"1", "2"}
 
 
-def test_every_step_of_a_first_start_may_fail_and_the_next_start_succeeds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    disk = FaultyDisk(monkeypatch, tmp_path)
-    for step in range(1, 1000):
-        path = tmp_path / str(step) / "store"
-        with disk.failing(step, errno.EIO):
-            try:
-                result = make_session(path).start()
-            except StorageError:
-                result = None
-        where = f"step {step}: {disk.calls[-3:]}"
-        assert result is None or result.http_code in (200, -1), where
-        session = started(path)
-        assert session.mpid == "100", where
-        assert started(path).device_id == session.device_id, where
-        if not disk.failed():
-            break
-    assert step > 40
-    assert result is not None
-    assert result.http_code == 200
-
-
 def test_the_state_of_one_key_is_no_business_of_another(journey: Path) -> None:
     write_document(workspace_of(journey) / "state.json", {}, schema_version=9)
     assert IdentitySession("us1-other", storage=journey).mpid is None
     with pytest.raises(NewerStorageError):
         IdentitySession(API_KEY, storage=JsonStorage(journey))
-
-
-def test_a_child_that_is_killed_with_the_lock_leaves_it_free(tmp_path: Path) -> None:
-    with child("hold", tmp_path) as holder:
-        assert next_line(holder) == "held"
-        holder.kill()
-        assert holder.wait() != 0
-    assert isinstance(holder, subprocess.Popen)
-    with JsonStorage(tmp_path).lock(0):
-        pass
 
 
 def two_users(path: Path) -> IdentitySession:

@@ -1,11 +1,9 @@
-"""Several processes on one store, and processes that are killed in the middle of what they do."""
+"""Several processes on one store."""
 
 from __future__ import annotations
 
 import contextlib
-import random
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -20,9 +18,9 @@ from storage_helpers import (
     workspace_of,
 )
 
-from identity_session import JsonStorage, clock, files
+from identity_session import files
 
-PROCESSES, LOGINS, KILLS = 8, 25, 30
+PROCESSES, LOGINS = 8, 25
 
 
 def rest_of(process: subprocess.Popen[str]) -> list[str]:
@@ -71,54 +69,6 @@ def test_processes_that_race_on_the_very_first_start_agree_on_one_device_stamp(t
         workspace = workspace_of(store)
         stamps = {read_document(workspace / f"{name}.json")["device_application_stamp"] for name in ("state", "device")}
         assert stamps == {make_session(store).device_id}
-
-
-def test_a_process_that_is_killed_at_any_moment_leaves_a_store_that_opens_and_has_lost_nobody(tmp_path: Path) -> None:
-    chance = random.Random(7)
-    session = started(tmp_path)
-    device_id = session.device_id
-    must_be_there = {"100"}
-    for kill in range(KILLS):
-        prefix = f"k{kill}-"
-        with child("logins", tmp_path, prefix, 1000) as process:
-            assert next_line(process) == f"started {device_id}"
-            done = -1
-            for _ in range(chance.randrange(1, 6)):
-                done = int(next_line(process).split()[1])
-            time.sleep(chance.random() * 0.01)  # any moment of the call in progress
-            process.kill()
-            done = max([done, *(int(line.split()[1]) for line in rest_of(process) if line.count(" ") == 2)])
-        fresh = make_session(tmp_path)
-        assert fresh.mpid in (f"{prefix}{done}", f"{prefix}{done + 1}")
-        must_be_there |= {f"{prefix}{number}" for number in range(done + 1)}
-        known = {user.mpid for user in fresh.get_users()}
-        assert must_be_there <= known <= must_be_there | {f"k{n}-{m}" for n in range(KILLS) for m in range(1000)}
-        must_be_there = known
-        assert fresh.device_id == device_id
-        assert fresh.recovered_from is None
-        assert len(temporary_files(tmp_path)) <= 1
-    assert session.mpid == fresh.mpid
-    assert login(session, "after").http_code == 200
-    assert temporary_files(tmp_path) == []
-
-
-def test_a_killed_lock_holder_delays_nobody_noticeably(tmp_path: Path) -> None:
-    storage = JsonStorage(tmp_path)
-
-    def span_of_lock() -> float:
-        began = clock.monotonic()
-        with storage.lock(10):
-            return clock.monotonic() - began
-
-    waits = []
-    for _ in range(3):
-        with child("hold", tmp_path) as holder:
-            assert next_line(holder) == "held"
-            holder.kill()
-            holder.wait()
-            waits.append(span_of_lock())
-    free = max(span_of_lock() for _ in range(20))
-    assert min(waits) < max(20 * free, 0.05)
 
 
 def test_what_another_process_changes_is_seen_at_once(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def test_the_constructor_has_the_documented_defaults() -> None:
     assert defaults["alias_max_window"].days == 90
     assert defaults["retry"] == identity_session.RetryPolicy()
     assert defaults["keep_ephemeral_users"] is True
+    assert defaults["strict_storage"] is True
 
 
 def test_every_public_member_has_a_docstring() -> None:
@@ -86,6 +87,24 @@ def test_importing_the_package_does_not_import(heavy: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_what_few_programs_use_is_not_imported_with_the_package() -> None:
+    code = (
+        "import sys, identity_session\n"
+        "rare = {'doctor', 'findings', 'idsync', 'testing', 'cli'}\n"
+        "sys.exit(bool({f'identity_session.{name}' for name in rare} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_fault_tools_need_no_more_than_the_package_until_they_are_used() -> None:
+    code = (
+        "import sys, identity_session.testing.faults\n"
+        "heavy = {'pytest', '_pytest', 'httpx', 'pydantic', 'asyncio', 'filelock', 'identity_session.idsync'}\n"
+        "sys.exit(bool(heavy & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_asking_who_the_user_is_imports_neither_httpx_nor_pydantic(tmp_path: Path) -> None:
     code = (
         "import sys; from identity_session import IdentitySession\n"
@@ -97,12 +116,22 @@ def test_asking_who_the_user_is_imports_neither_httpx_nor_pydantic(tmp_path: Pat
     assert not (tmp_path / "state").exists()
 
 
+def test_what_few_programs_ask_for_is_imported_when_they_do(tmp_path: Path) -> None:
+    code = (
+        "import sys; from identity_session import IdentitySession\n"
+        f"IdentitySession('key', storage={str(tmp_path / 'state')!r})\n"
+        "sys.exit('identity_session.fallback' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 # Each module of the client and what it may import of the package; a module may always import the ones before it,
 # except where this says less.
 ROOMS = [
     "version",
     "errors",
     "clock",
+    "threads",
     "identities",
     "users",
     "signing",
@@ -118,12 +147,17 @@ ROOMS = [
     "wire",
     "files",
     "store",
+    "fallback",
     "archive",
     "config",
+    "findings",
+    "doctor",
     "conversation",
+    "policy",
     "core",
     "listeners",
     "views",
+    "network",
     "transport",
     "endpoint",
     "front",
@@ -135,15 +169,20 @@ LESS = {
     "states": {"errors", "exchange"},
     "rules": {"users", "exchange", "identities"},
     "files": {"errors", "clock"},
-    "store": {"files", "errors", "clock"},
+    "store": {"files", "errors", "clock", "threads"},
+    "fallback": {"store", "errors", "clock", "threads"},
     "archive": {"store", "users", "identities", "errors"},
+    "findings": set(),
+    "doctor": {"archive", "config", "errors", "files", "findings", "store"},
     "conversation": {"errors", "exchange", "states", "users"},
+    "policy": {"cache", "config", "exchange", "rules", "users"},
     "core": {"aliasing", "cache", "config", "conversation", "errors", "exchange"}
-    | {"identities", "rules", "states", "users"},
+    | {"identities", "policy", "states", "users"},
     "listeners": set(),
-    "transport": {"aioclock", "clock", "config", "exchange", "signing"},
+    "network": {"clock", "config", "threads"},
+    "transport": {"aioclock", "exchange", "network", "signing", "threads"},
 }
-PURE = {"conversation", "identities", "users", "states", "retry", "rules", "cache", "core"}
+PURE = {"conversation", "identities", "users", "states", "retry", "rules", "cache", "policy", "core"}
 IO_MODULES = {"os", "pathlib", "socket", "time", "random", "httpx", "asyncio", "uuid", "shutil", "subprocess"}
 
 
@@ -175,9 +214,9 @@ def test_a_module_imports_only_what_stands_above_it(number: int) -> None:
         assert not others & IO_MODULES
 
 
-def test_only_one_module_touches_httpx() -> None:
-    touching = {path.stem for path in PACKAGE.glob("*.py") if {"httpx", "httpcore"} & imports(path)[1]}
-    assert touching == {"transport"}
+def test_one_module_touches_httpx_and_one_the_layer_below_it() -> None:
+    touching = {name: {p.stem for p in PACKAGE.glob("*.py") if name in imports(p)[1]} for name in ("httpx", "httpcore")}
+    assert touching == {"httpx": {"transport"}, "httpcore": {"network", "transport"}}
 
 
 def test_every_module_has_its_place_in_the_order() -> None:
@@ -192,10 +231,21 @@ def test_the_command_line_stands_on_top() -> None:
             assert path.stem == "__main__" or not any(name.startswith("cli") for name in imports(path)[0]), path
 
 
-def test_the_client_never_imports_the_service() -> None:
+@pytest.mark.parametrize("package", ["idsync", "testing"])
+def test_the_client_never_imports_the_service_or_the_tools_for_tests(package: str) -> None:
     """Only the command line does, inside a command."""
     for room in [*ROOMS, "__init__"]:
-        assert not any(name.startswith("idsync") for name in imports(PACKAGE / f"{room}.py")[0]), room
+        assert not any(name.startswith(package) for name in imports(PACKAGE / f"{room}.py")[0]), room
+
+
+def test_nobody_but_the_command_line_imports_the_doctor() -> None:
+    for room in set(ROOMS) - {"doctor"}:
+        assert not {"doctor", "findings"} & imports(PACKAGE / f"{room}.py")[0], room
+
+
+def test_the_tools_for_tests_need_no_pytest() -> None:
+    for path in (PACKAGE / "testing").rglob("*.py"):
+        assert "pytest" not in imports(path)[1], path
 
 
 def test_the_service_imports_only_what_client_and_service_share() -> None:

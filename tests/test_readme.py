@@ -17,11 +17,11 @@ from servers import ServiceServer
 
 from identity_session import cli
 from identity_session.cli.commands import COMMANDS
-from identity_session.cli.printing import ENV
 from identity_session.cli.settings import SETTINGS
 from identity_session.idsync import LocalIDSync
 from identity_session.idsync.emulator import ROUTES, Route
 
+pytestmark = pytest.mark.usefixtures("home")
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
@@ -31,17 +31,6 @@ SERVICES = next(block for language, block in BLOCKS if language == "console").sp
 TEXT = [block for language, block in BLOCKS if language == "text"]
 INSTALLING = ["pip install . && identity-session demo\n", "pip install -e '.[test]' && pytest\n"]
 """They need a fresh environment, and are run where there is one."""
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home of one's own, and no settings from outside."""
-    for name in [name for name in os.environ if name.startswith(ENV)]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=range(len(PYTHON)))
@@ -125,15 +114,16 @@ def test_every_departure_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "folder"),
-    [(1, "identity_session"), (2, "identity_session/cli"), (3, "identity_session/idsync")],
+    ("number", "pattern"),
+    [(1, "*"), (2, "cli/*"), (3, "idsync/*"), (4, "testing/**/*")],
 )
-def test_the_map_shows_every_file(number: int, folder: str) -> None:
-    """The rooms of the client, the command line and the service: a file that is added gets its line."""
-    heads = r"^\| (?:client|command line, `cli/`|service, `idsync/`) \|.*$"
+def test_the_map_shows_every_file(number: int, pattern: str) -> None:
+    """The rooms of the client, the command line, the service and the tools: a file that is added gets its line."""
+    heads = r"^\| (?:client|command line, `cli/`|service, `idsync/`|tools for tests, `testing/`) \|.*$"
     table = re.split(heads, README, flags=re.MULTILINE)[number]
     cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
-    files = {path.name for path in (ROOT / folder).glob("*.py")} - {"__init__.py", "__main__.py", "version.py"}
+    files = {path.name for path in ROOT.glob(f"identity_session/{pattern}.py")}
+    files -= {"__init__.py", "__main__.py", "version.py"}
     assert set(re.findall(r"`(\w+\.py)`", " ".join(cells))) == files
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from identity_session.exchange import Call, IdentityChange, Question, Reply
-from identity_session.rules import active, begun, identified, live_session, modified
-from identity_session.users import Answer, Session, Snapshot, User
+from identity_session.rules import active, begun, forgotten, identified, live_session, modified
+from identity_session.users import Answer, Change, Session, Snapshot, User
 
 NOW = 1_767_607_200_000
 MINUTE = 60_000
@@ -70,6 +70,41 @@ class TestIdentified:
         answers = {"key": Answer(NOW, 1, True, False)}
         change = after(Snapshot(user=ALICE, answers=answers), question(call), reply(mpid))
         assert change.snapshot.answers == (answers if stays else {})
+
+    @pytest.mark.parametrize(
+        ("answered", "stored", "asked", "kept"), [("a", "s", "q", "a"), (None, "s", "q", "s"), (None, None, "q", "q")]
+    )
+    def test_the_context_is_the_latest_there_is(
+        self, answered: str | None, stored: str | None, asked: str, kept: str
+    ) -> None:
+        asked_with = replace(question(), context=asked)
+        assert after(Snapshot(context=stored), asked_with, reply("9", context=answered)).snapshot.context == kept
+
+
+class TestForgotten:
+    SNAPSHOT = Snapshot("device", "c", True, Session("S", 1, 2), ALICE, {"key": Answer(NOW, 1, True, False)})
+
+    def left(self, snapshot: Snapshot = SNAPSHOT, **options: bool) -> Any:
+        return forgotten(snapshot, NOW, **{"keep_user": True, "keep_ephemeral": True, **options})
+
+    def test_nobody_is_current_and_nothing_of_the_user_is_in_the_snapshot(self) -> None:
+        assert self.left().snapshot == Snapshot("device", None, True, Session("S", 1, 2), None, {})
+
+    def test_who_leaves_was_last_seen_now(self) -> None:
+        assert (self.left().users, self.left().forget) == ((replace(ALICE, last_seen_ms=NOW),), ())
+
+    def test_or_is_not_kept_at_all(self) -> None:
+        change = self.left(keep_user=False)
+        assert (change.users, change.forget) == ((), ("1",))
+
+    @pytest.mark.parametrize("keep", [True, False])
+    def test_an_ephemeral_user_is_forgotten_if_so_configured(self, keep: bool) -> None:
+        change = self.left(replace(self.SNAPSHOT, user=replace(ALICE, is_ephemeral=True)), keep_ephemeral=keep)
+        assert (len(change.users), change.forget) == (keep, () if keep else ("1",))
+
+    def test_with_nobody_current_nothing_changes(self) -> None:
+        nobody = replace(self.SNAPSHOT, user=None)
+        assert self.left(nobody) == Change(nobody)
 
 
 class TestModified:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from ..identities import InvalidRequestError, clean_identities
 from ..version import __version__
 from .commands import COMMANDS
+from .doctor import DOCTOR_SETTINGS, add_doctor_arguments
 from .printing import ENV, PROG, shown
 from .service import add_explain_arguments, add_serve_arguments
-from .settings import SETTINGS, UsageError
+from .settings import SETTINGS, Setting, UsageError
 
 EPILOG = f"""\
 exit codes:
   0  done
-  1  the call ended with another code, or reset was not confirmed
+  1  the call ended with another code, reset was not confirmed, or doctor found
+     something that is still so
   2  wrong usage or settings
   3  the local state cannot be used, or the output not written
 
@@ -41,9 +44,18 @@ class _NeverHere(argparse.Action):
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    args, unknown = _parser().parse_known_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    try:
+        args, unknown = _parser().parse_known_args(words)
+    except UsageError as error:  # a key in place of a command, say, is not repeated
+        text = str(error)
+        for word in words:
+            if not word.isalpha():
+                text = text.replace(repr(word), "what was given")
+        raise UsageError(text) from None
     if unknown:  # the name alone: a key may follow
-        name = unknown[0].partition("=")[0] if unknown[0].startswith("-") else "an argument without an option"
+        name = unknown[0].partition("=")[0] if unknown[0].startswith("--") else unknown[0][:2]
+        name = name if name.startswith("-") else "an argument without an option"
         raise UsageError(f"unknown: {shown(name)}; see: {PROG} {args.command} --help")
     return args
 
@@ -64,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", help="print JSON")
         _add_arguments(name, command)
         if name not in ("demo", "serve", "explain"):
-            _add_settings(command.add_argument_group("settings"))
+            _add_settings(command.add_argument_group("settings"), DOCTOR_SETTINGS if name == "doctor" else SETTINGS)
     return parser
 
 
@@ -74,6 +86,10 @@ def _add_arguments(name: str, command: argparse.ArgumentParser) -> None:
     if name in ("start", "login", "logout", "modify", "search"):
         text = "an identity of the user; repeatable"
         add("--identity", metavar="NAME=VALUE", type=_identity, required=name == "search", help=text, **repeatable)
+    if name == "logout":
+        text = "what becomes of the user when the service does not confirm: keep (default) or forget"
+        add("--offline", choices=("keep", "forget"), default="keep", help=text)
+        add("--forget-user", action="store_true", help="with --offline forget: keep no record of the user here")
     if name == "modify":
         add("--remove", metavar="NAME", type=_checked, help="an identity type to remove; repeatable", **repeatable)
     if name == "alias":
@@ -82,17 +98,19 @@ def _add_arguments(name: str, command: argparse.ArgumentParser) -> None:
         add("--scope", choices=("device", "mpid"), default="device", help="device (default) or mpid")
     if name == "reset":
         add("--yes", action="store_true", help="do not ask")
+    if name == "doctor":
+        add_doctor_arguments(add)
     if name == "serve":
         add_serve_arguments(add)
     if name == "explain":
         add_explain_arguments(add)
 
 
-def _add_settings(group: argparse._ArgumentGroup) -> None:
+def _add_settings(group: argparse._ArgumentGroup, settings: Iterable[Setting]) -> None:
     group.add_argument("--api-key-file", metavar="FILE", help="a file that holds the API key")
     group.add_argument("--api-secret-file", metavar="FILE", help="a file that holds its secret")
     _refuse_secrets(group)
-    for setting in SETTINGS:
+    for setting in settings:
         group.add_argument(setting.option, metavar=setting.metavar, help=setting.help)
 
 

@@ -15,6 +15,7 @@ from ..session import IdentitySession
 from ..store import JsonStorage
 from ..views import AliasResult
 from . import service
+from .doctor import doctor
 from .printing import PROG, complain, end, line, print_report, report_of, shown, user_report, who
 from .settings import UsageError, open_session
 
@@ -40,6 +41,17 @@ def _identity_call(args: argparse.Namespace) -> int:
     if args.command == "modify" and request is None:
         raise UsageError("modify needs --identity NAME=VALUE or --remove NAME")
     return _call(args, lambda session: getattr(session, args.command)(request))
+
+
+def _logout(args: argparse.Namespace) -> int:
+    if args.offline == "keep":
+        if args.forget_user:
+            raise UsageError("--forget-user goes with --offline forget")
+        return _identity_call(args)
+    request = _request(args)
+    with contextlib.closing(open_session(args, calls=True)) as session:  # no start, which may ask the service first
+        result = session.logout(request, offline="forget", keep_user=not args.forget_user)
+        return end(args, "logout", result, None if session.mpid else "nobody is current here any more")
 
 
 def _search(args: argparse.Namespace) -> int:
@@ -110,13 +122,14 @@ COMMANDS: Mapping[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "demo": (_demo, "Play a journey on the embedded service; needs no account."),
     "start": (_start, "Start as a page load does: resume the session, or identify the user."),
     "login": (_identity_call, "The user signed in."),
-    "logout": (_identity_call, "The user signed out."),
+    "logout": (_logout, "The user signed out."),
     "modify": (_identity_call, "Change identities of the current user."),
     "search": (_search, "Ask whether a user with these identities exists."),
     "alias": (_alias, "Copy the history of one remembered user to another."),
     "status": (_status, "Show who the current user is. Sends nothing."),
     "users": (_users, "Show every remembered user; * is the current one. Sends nothing."),
     "reset": (_reset, "Forget everything stored for this workspace. Sends nothing."),
+    "doctor": (doctor, "Look for what is wrong with the stored state, and put it right with --fix. Sends nothing."),
     "serve": (service.serve, "Run an IDSync service of your own, until it is interrupted."),
     "explain": (service.explain, "Show why a running service answered a call as it did."),
 }
@@ -131,6 +144,6 @@ def _request(args: argparse.Namespace) -> IdentityRequest | None:
 
 
 def _place(session: IdentitySession) -> str:
-    storage = session.storage
-    assert isinstance(storage, JsonStorage)
-    return str(storage.path)
+    """The folder of the state; "memory" where that cannot be used and `strict_storage` is off."""
+    storage = getattr(session.storage, "in_use", session.storage)
+    return str(storage.path) if isinstance(storage, JsonStorage) else "memory"

@@ -25,11 +25,11 @@ ADVICE: Mapping[int, str] = {
 }
 
 
-def end(args: argparse.Namespace, call: str, result: Any) -> int:
-    """Print what came of a call, and on trouble what to do. Returns the exit code."""
+def end(args: argparse.Namespace, call: str, result: Any, advice: str | None = None) -> int:
+    """Print what came of a call, and on trouble what to do: `advice`, or what fits the code. Returns the exit code."""
     report = report_of(call, result)
     print_report(args, report, [line(report)] if result.ok else [])
-    return 0 if result.ok else complain(f"{call} ended with code {result.http_code}{_explanation(report)}", 1)
+    return 0 if result.ok else complain(f"{call} ended with code {result.http_code}{_explanation(report, advice)}", 1)
 
 
 def report_of(call: str, result: IdentityResult[IdentityUser] | SearchResult | AliasResult) -> dict[str, Any]:
@@ -70,19 +70,22 @@ def who(user: Mapping[str, Any]) -> str:
     return f"mpid {shown(user['mpid']):<20}  {known:<9}  {stored}"
 
 
-def _explanation(report: Mapping[str, Any]) -> str:
+def _explanation(report: Mapping[str, Any], advice: str | None) -> str:
     """What the service or the library says of a code that is no success, and what to do."""
     code, body = report["http_code"], report.get("body") or report.get("message")
     if isinstance(body, dict):
         errors = body.get("errors") or body.get("Errors")
         first = errors[0] if isinstance(errors, list) and errors else body
         body = first.get("message") if isinstance(first, dict) else None
-    advice = ADVICE.get(code)
+    return "".join(f"; {shown(text)}" for text in (body, advice or _advice(code)) if text)
+
+
+def _advice(code: int) -> str | None:
     if code >= 500:
-        advice = "the service is in trouble; try again later"
-    elif 300 <= code < 400:
-        advice = "the service is elsewhere; check --base-url"
-    return "".join(f"; {shown(text)}" for text in (body, advice) if text)
+        return "the service is in trouble; try again later"
+    if 300 <= code < 400:
+        return "the service is elsewhere; check --base-url"
+    return ADVICE.get(code)
 
 
 def shown(value: object) -> str:
@@ -94,6 +97,11 @@ def shown(value: object) -> str:
     if value is None:
         return "none"
     return json.dumps(value)
+
+
+def count(number: int, noun: str) -> str:
+    """Such as "1 user" and "2 users"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def print_report(args: argparse.Namespace, report: object, lines: Iterable[str] = ()) -> None:

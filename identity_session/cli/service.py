@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -78,16 +79,15 @@ def _recorded(args: argparse.Namespace) -> list[Mapping[str, Any]]:
     base_url = args.base_url or os.environ.get(f"{ENV}BASE_URL") or f"http://127.0.0.1:{DEFAULT_PORT}/v1"
     token = secret("TOKEN", args.token_file)
     headers = {"authorization": f"Bearer {token}"} if token else {}
+    place = shown(re.sub("//.*@", "//", base_url))  # without a password
     try:
         url = urlsplit(base_url)._replace(path="/emulator/calls", query="", fragment="").geturl()
         answer = httpx.get(url, headers=headers, timeout=ASK_SECONDS, trust_env=False)
         calls = answer.json().get("calls") if answer.status_code == 200 else None
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, AttributeError) as error:
-        raise UsageError(
-            f"no service answers at {shown(base_url)} ({type(error).__name__}); run: {PROG} serve"
-        ) from None
+        raise UsageError(f"no service answers at {place} ({type(error).__name__}); run: {PROG} serve") from None
     if calls is None:
-        raise UsageError(f"{shown(base_url)} answers {answer.status_code} to /emulator/calls; check {ENV}TOKEN")
+        raise UsageError(f"{place} answers {answer.status_code} to /emulator/calls; check {ENV}TOKEN")
     return list(calls)
 
 

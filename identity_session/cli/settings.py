@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -50,6 +50,7 @@ SETTINGS = (
     Setting("environment", "NAME", "production or development (production)"),
     Setting("platform", "NAME", "the platform to name in calls, such as ios or web (other)"),
     Setting("storage", "PATH", "the folder of the local state; by default in your data folder"),
+    Setting("strict_storage", "YES|NO", "no: go on in memory when the state cannot be used (yes)", _yes_no),
     Setting("workspace_token", "TOKEN", "names the workspace whose state this is; by default the API key does"),
     Setting("device_id", "ID", "replaces the stored device application stamp"),
     Setting(
@@ -73,13 +74,7 @@ SETTINGS = (
 
 def open_session(args: argparse.Namespace, *, calls: bool, **more: Any) -> IdentitySession:
     """A session by options and environment. Raises UsageError, or StorageError for state that cannot be read."""
-    chosen: dict[str, Any] = dict(more)
-    for setting in SETTINGS:
-        source, given = setting.option, getattr(args, setting.name)
-        if given is None:
-            source, given = setting.variable, os.environ.get(setting.variable) or None
-        if given is not None:
-            chosen[setting.name] = _converted(setting, source, given)
+    chosen = {**more, **given_settings(args, SETTINGS)}
     api_key, api_secret = secret("API_KEY", args.api_key_file), secret("API_SECRET", args.api_secret_file)
     if calls and not api_key:
         raise UsageError(f"there is no API key; set {ENV}API_KEY or give --api-key-file")
@@ -91,6 +86,18 @@ def open_session(args: argparse.Namespace, *, calls: bool, **more: Any) -> Ident
         return IdentitySession(api_key, api_secret, **chosen)
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from None
+
+
+def given_settings(args: argparse.Namespace, settings: Iterable[Setting]) -> dict[str, Any]:
+    """Those of these settings that are given, as options or in the environment. Raises UsageError."""
+    chosen: dict[str, Any] = {}
+    for setting in settings:
+        source, given = setting.option, getattr(args, setting.name)
+        if given is None:
+            source, given = setting.variable, os.environ.get(setting.variable) or None
+        if given is not None:
+            chosen[setting.name] = _converted(setting, source, given)
+    return chosen
 
 
 def _converted(setting: Setting, source: str, given: str) -> object:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from identity_session.exchange import Call
+from identity_session.wire import Discreet
 
 from .faults import LATENCY_LIMIT_MS
 from .identity_types import KNOWN_TYPES
@@ -24,7 +25,7 @@ Value = Annotated[str, Field(min_length=1, max_length=VALUE_LIMIT_CHARACTERS)]
 MPID = Annotated[str, Field(pattern=r"^-?[0-9]{1,19}$")]
 
 
-class _Given(BaseModel):
+class _Given(Discreet):
     model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 
 
@@ -75,7 +76,7 @@ class Explain(_Given):
     body: dict[str, Any]
 
 
-class _Told(BaseModel):
+class _Told(Discreet):
     model_config = ConfigDict(extra="allow")
 
 

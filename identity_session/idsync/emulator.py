@@ -23,7 +23,7 @@ IMPORT_LIMIT_BYTES = 256 * 1024 * 1024
 """An export of 10,000 profiles is a few megabytes; this leaves room for a few hundred thousand."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Reply:
     """An answer of `/emulator`: JSON, or nothing when `body` is None."""
 
@@ -50,7 +50,7 @@ class Route:
     """What it sets lives in one process."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Found:
     """A route, and the MPID that a path names."""
 

@@ -6,7 +6,7 @@ The names follow what people ask of emulators: by endpoint and count, before or 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -16,11 +16,13 @@ from .trail import Fact, Step
 
 LATENCY_LIMIT_MS = 24 * 60 * 60 * 1000
 KINDS = ("status", "latency_ms", "drop", "garbage", "html")
+NETWORK_KINDS = (*KINDS, "unreachable")
+"""What can also happen between a client and the service."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What happens to calls of one endpoint, or of all ("*"): exactly one of `KINDS`."""
+    """What happens to calls of one endpoint, or of all ("*"): exactly one of the kinds."""
 
     endpoint: str
     times: int | None = None
@@ -37,6 +39,8 @@ class Fault:
     """The answer is a 200 whose body is not JSON, and nothing was done."""
     html: bool | None = None
     """The answer is a 200 with a web page, as a proxy would send it, and nothing was done."""
+    unreachable: bool | None = None
+    """No connection is made. Not for a service to promise: only a network does this."""
 
     def described(self) -> dict[str, Any]:
         """The fault as it is given: without what is absent."""
@@ -44,6 +48,7 @@ class Fault:
 
 
 _NAMES = tuple(each.name for each in fields(Fault))
+_COMMON = ("endpoint", "times", "retry_after")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +72,10 @@ class Plan:
 
 
 class Faults:
-    """The faults in force. May be used from several threads at once."""
+    """The faults in force, each of one of these kinds. May be used from several threads at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, kinds: Sequence[str] = KINDS) -> None:
+        self._kinds = kinds
         self._lock = threading.Lock()
         self._faults: tuple[Fault, ...] = ()
 
@@ -77,7 +83,7 @@ class Faults:
         """Put these in the place of all there were. Raises ValueError, and nothing is changed."""
         if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
             raise ValueError("faults are given as a list of objects")
-        faults = tuple(parse(each, f"fault {number}") for number, each in enumerate(given, 1))
+        faults = tuple(parse(each, f"fault {number}", self._kinds) for number, each in enumerate(given, 1))
         with self._lock:
             self._faults = faults
 
@@ -104,22 +110,23 @@ class Faults:
 _NOTHING = Plan()
 
 
-def parse(given: Mapping[str, Any], where: str) -> Fault:
-    """Read one fault. Raises ValueError that says what is wrong with it; `where` names it."""
+def parse(given: Mapping[str, Any], where: str, kinds: Sequence[str] = KINDS) -> Fault:
+    """Read one fault of one of these kinds. Raises ValueError that says what is wrong with it; `where` names it."""
     if not isinstance(given, Mapping):
         raise ValueError(f"{where} is no object")
-    unknown = [str(name) for name in given if name not in _NAMES]
+    names = [name for name in _NAMES if name in (*_COMMON, *kinds)]
+    unknown = [str(name) for name in given if name not in names]
     if unknown:
-        raise ValueError(f"{where} has an unknown member {unknown[0]!r}; known: {', '.join(_NAMES)}")
+        raise ValueError(f"{where} has an unknown member {unknown[0]!r}; known: {', '.join(names)}")
     if given.get("endpoint") not in (*Call, "*"):
         raise ValueError(f"{where}: endpoint must be one of {', '.join(Call)} or *")
     for name, (is_valid, wanted) in _CHECKS.items():
         if given.get(name) is not None and not is_valid(given[name]):
             raise ValueError(f"{where}: {name} must be {wanted}")
-    kinds = [name for name in KINDS if given.get(name) is not None]
-    if len(kinds) != 1:
-        raise ValueError(f"{where} needs exactly one of {', '.join(KINDS)}; it has {', '.join(kinds) or 'none'}")
-    if given.get("retry_after") is not None and kinds != ["status"]:
+    there = [name for name in kinds if given.get(name) is not None]
+    if len(there) != 1:
+        raise ValueError(f"{where} needs exactly one of {', '.join(kinds)}; it has {', '.join(there) or 'none'}")
+    if given.get("retry_after") is not None and there != ["status"]:
         raise ValueError(f"{where}: retry_after goes with status only")
     return Fault(**given)
 
@@ -140,4 +147,5 @@ _CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "drop": (lambda value: value in ("before", "after"), '"before" or "after"'),
     "garbage": (_is_true, "true"),
     "html": (_is_true, "true"),
+    "unreachable": (_is_true, "true"),
 }

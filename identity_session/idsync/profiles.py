@@ -69,7 +69,7 @@ class AliasRecord:
     processed_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class CallRecord:
     """A call, for people who ask what was answered and why. Holds no identity values.
 

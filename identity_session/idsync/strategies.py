@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -27,6 +28,10 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 
 _DAY_MS = 24 * 60 * 60 * 1000
+
+# No error shows a key. The parser quotes names of tables, a single character at most otherwise.
+_QUOTED = re.compile(r"""\(?(['"]).{2,}\1,?\)?""")
+_SETTING_NAME = re.compile(r"[a-z_]+")
 
 # None until __post_init__ has filled in the preset's value; typed as what every reader of the field finds.
 _AS_PRESET = cast("Sequence[str]", None)
@@ -115,11 +120,12 @@ class IdentityStrategy:
             try:
                 table = tomllib.loads(Path(source).read_text(encoding="utf-8"))
             except ValueError as error:
-                raise ValueError(f"the configuration is no TOML: {error}") from None
+                raise ValueError(f"the configuration is no TOML: {_QUOTED.sub('...', str(error))}") from None
         names = [each.name for each in fields(cls)]
         for name in table:
             if name not in names:
-                raise ValueError(f"unknown setting {name!r}; known: {', '.join(names)}")
+                shown = repr(name) if _SETTING_NAME.fullmatch(str(name)) else "(keys belong under [api_keys])"
+                raise ValueError(f"unknown setting {shown}; known: {', '.join(names)}")
         return cls(**table)
 
     @property

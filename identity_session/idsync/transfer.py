@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
 from identity_session.exchange import Call
+from identity_session.wire import Discreet
 
 from .identity_types import KNOWN_TYPES
 from .profiles import AliasRecord, CallRecord, Profile, Transaction
@@ -61,7 +62,7 @@ _MPID = Annotated[str, AfterValidator(_mpid)]
 _Values = Annotated[list[_Value], Field(min_length=1), AfterValidator(_distinct)]
 
 
-class _Model(BaseModel):
+class _Model(Discreet):
     model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import random
 import signal
 import threading
@@ -16,12 +15,7 @@ from pathlib import Path
 import pytest
 from http_serving import PATIENCE_SECONDS, Client, ServeProcess, request_on
 from idsync_driver import KEY
-
-KILLS = 20
-MANY_KILLS = 100
-slow = pytest.mark.skipif(
-    os.environ.get("IDENTITY_SESSION_TEST_SLOW") != "1", reason="IDENTITY_SESSION_TEST_SLOW is not 1"
-)
+from required import slow
 
 
 class Load:
@@ -118,14 +112,9 @@ def killed_again_and_again(database: Path, times: int) -> None:
         assert {customer: found.get(customer) for customer in answered} == answered
 
 
-def test_a_kill_loses_nothing_that_was_answered(tmp_path: Path) -> None:
-    killed_again_and_again(tmp_path / "profiles.db", KILLS)
-
-
-@slow
-@pytest.mark.slow
-def test_a_hundred_kills_lose_nothing_that_was_answered(tmp_path: Path) -> None:
-    killed_again_and_again(tmp_path / "profiles.db", MANY_KILLS)
+@pytest.mark.parametrize("kills", [20, pytest.param(100, marks=slow)])
+def test_a_kill_loses_nothing_that_was_answered(tmp_path: Path, kills: int) -> None:
+    killed_again_and_again(tmp_path / "profiles.db", kills)
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -1,0 +1,154 @@
+"""Names that come from outside name no file: whatever tokens, MPIDs, identities and devices are, the storage folder is
+the only one that is touched.
+
+A process of its own reports, by an audit hook of the interpreter, every path that is opened, created, moved, linked or
+removed, so that a file that was there for a moment is seen as well.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from required import SLOW
+from storage_helpers import API_KEY, HOSTILE_TEXTS
+
+from identity_session import IdentitySession
+from identity_session.exchange import HTTPAnswer, HTTPRequest
+from identity_session.identities import is_text
+from identity_session.idsync import LocalIDSync
+
+PIECES = st.sampled_from(
+    ["..", "/", "\\", "~", "\0", ".", "C:", "%2e%2e", "\u2025", "\uff0e", "users", "lock", "state.json", "\n"]
+)
+HOSTILE = st.sampled_from(HOSTILE_TEXTS) | st.lists(PIECES, min_size=1, max_size=6).map("".join) | st.text(min_size=1)
+NAMES = HOSTILE.filter(is_text)
+PATH_EVENTS = (
+    "open",
+    "os.mkdir",
+    "os.rename",
+    "os.remove",
+    "os.link",
+    "os.symlink",
+    "os.chmod",
+    "os.rmdir",
+    "os.truncate",
+)
+
+
+class Named:
+    """Answers with the MPID that it was told."""
+
+    def __init__(self, mpid: str) -> None:
+        self.mpid = mpid
+
+    def send(self, request: HTTPRequest, seconds: float) -> HTTPAnswer:
+        return HTTPAnswer(200, {}, json.dumps({"mpid": self.mpid, "context": self.mpid}).encode())
+
+    def close(self) -> None: ...
+
+
+def play(root: Path, token: str, device: str, mpid: str, value: str, name: str) -> None:
+    """A journey in which every name is hostile, and the same on a service with its own database."""
+    service = Named(mpid)
+    for _ in range(2):
+        session = IdentitySession(
+            API_KEY, storage=root / "store", transport=service, workspace_token=token, device_id=device, max_users=2
+        )
+        session.start()
+        for each in (mpid, "7", f"{mpid}x", mpid):
+            service.mpid = each
+            session.login({"userIdentities": {"email": value, "customerid": token}})
+        user = session.get_user(mpid)
+        if user is not None:
+            user.set_attribute(name, value)
+            user.set_consent_state({name: value})
+        session.get_user(f"{mpid}/../{token}")
+        session.close()
+    session.reset()
+    idsync = LocalIDSync(str(root / "service" / "profiles.db"))
+    key = token if token.isascii() and token.isprintable() and " " not in token else API_KEY
+    with IdentitySession(key, storage=root / "store", transport=idsync.transport, device_id=device) as session:
+        session.login({"userIdentities": {"email": value, "customerid": name}})
+    idsync.close()
+
+
+def strays(root: Path) -> list[str]:
+    """What lies in the folder but is neither the store's nor the service's."""
+    own = ("store", "service")
+    return [str(f) for f in root.iterdir() if f.name not in own] + [
+        str(f) for f in root.rglob("*") if not f.resolve().is_relative_to(root.resolve())
+    ]
+
+
+@settings(
+    max_examples=60 if SLOW else 15,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=list(HealthCheck),
+)
+@given(token=NAMES, device=NAMES, mpid=NAMES, value=NAMES, name=NAMES)
+@example(token="../../escape", device="/etc/passwd", mpid="../..", value="..", name="users/../../x")
+def test_no_name_leaves_the_folder(token: str, device: str, mpid: str, value: str, name: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        play(Path(folder), token, device, mpid, value, name)
+        assert strays(Path(folder)) == []
+        names = [f.name for f in (Path(folder) / "store").rglob("*")]
+        assert all(part.isascii() and ".." not in part and len(part) < 100 for part in names)
+
+
+def test_no_path_outside_the_folder_is_ever_touched(tmp_path: Path) -> None:
+    """Not for a moment either, and not for reading: as the interpreter reports it."""
+    (tmp_path / "parent").mkdir()
+    program = [sys.executable, "-X", "utf8", __file__, str(tmp_path / "parent" / "root")]
+    ran = subprocess.run(program, capture_output=True, text=True, timeout=120)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    report = json.loads(ran.stdout)
+    assert report["touched"] > 100 * len(HOSTILE_TEXTS)
+    assert report["outside"] == []
+    assert [f.name for f in (tmp_path / "parent").iterdir()] == ["root"]
+
+
+def _watched(root: Path) -> dict[str, Any]:
+    """Play with every hostile text in every place; returns how many paths were touched and which lay outside."""
+    touched, outside, watching = 0, set(), False
+
+    def look(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal touched
+        if not watching or event not in PATH_EVENTS:
+            return
+        for path in arguments[:2] if event in ("os.rename", "os.link", "os.symlink") else arguments[:1]:
+            if isinstance(path, str | bytes | os.PathLike):
+                where = os.path.realpath(os.fsdecode(path))
+                touched += 1
+                if where != str(root) and not where.startswith(f"{root}{os.sep}") and not _is_code(where):
+                    outside.add(f"{event} {where}")
+
+    def journeys() -> None:
+        for number, text in enumerate(HOSTILE_TEXTS):
+            play(root / str(number), text, text, text, text, text)
+
+    sys.addaudithook(look)
+    root.mkdir()
+    journeys()  # whatever is imported late is imported now
+    watching = True
+    journeys()
+    watching = False
+    return {"touched": touched, "outside": sorted(outside)}
+
+
+def _is_code(path: str) -> bool:
+    return path.startswith((sys.prefix, sys.base_prefix)) or path.endswith((".py", ".pyc"))
+
+
+if __name__ == "__main__":
+    print(json.dumps(_watched(Path(os.path.realpath(Path(sys.argv[1]).parent)) / Path(sys.argv[1]).name)))
