@@ -20,6 +20,7 @@ import httpx
 import pytest
 from scripted import Scripted
 from servers import FRONTS, opened, user_answer
+from steady import steady
 from storage_helpers import login, make_session, started
 
 from identity_session import IdentitySession, MemoryStorage, RetryPolicy
@@ -312,6 +313,7 @@ def test_latency_holds_an_answer_back(front: str, idsync: LocalIDSync) -> None:
 
 
 @FRONTS
+@steady
 def test_latency_beyond_the_deadline_ends_with_the_deadline(front: str, idsync: LocalIDSync) -> None:
     transport = faulty(front, idsync, {"endpoint": "*", "latency_ms": 60_000})
     with opened(front, transport=transport, timeout=0.2) as driven:
@@ -321,6 +323,7 @@ def test_latency_beyond_the_deadline_ends_with_the_deadline(front: str, idsync: 
 
 
 @FRONTS
+@steady
 def test_a_retry_after_reaches_the_session(front: str, idsync: LocalIDSync) -> None:
     transport = faulty(front, idsync, {"endpoint": "*", "times": 1, "status": 503, "retry_after": 60})
     with opened(front, transport=transport, timeout=5) as driven:
@@ -414,6 +417,7 @@ BEHAVIOURS: list[tuple[str, Any, int]] = [
 
 @FRONTS
 @pytest.mark.parametrize(("handler", "code"), [row[1:] for row in BEHAVIOURS], ids=[row[0] for row in BEHAVIOURS])
+@steady
 def test_a_misbehaving_server_is_met_with_the_right_code_in_time(front: str, handler: Any, code: int) -> None:
     with RawServer(handler) as server, opened(front, base_url=server.url, timeout=0.5, retry=None) as driven:
         began = time.monotonic()

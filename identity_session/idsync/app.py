@@ -34,9 +34,9 @@ logger = logging.getLogger("identity_session.idsync")
 BODY_SECONDS = 10.0
 """A body that is not there by then is refused: on one machine it takes milliseconds, and each one waiting is held."""
 
-LINGER_SECONDS = 1.0
-"""How long what is left of a refused body is read and thrown away. A connection closed with unread bytes is reset,
-and the reset would overtake the answer."""
+LINGER_SECONDS = 2.0
+"""For how long at most what is left of a refused body is read and thrown away. A connection closed with unread bytes is
+reset, and the reset would overtake the answer."""
 
 ABORT = "identity_session.abort"
 """The ASGI extension by which a server lets this application close a connection without an answer."""

@@ -11,6 +11,7 @@ import time
 import pytest
 from http_serving import PATIENCE_SECONDS, Client, read_to_end
 from idsync_driver import KEY
+from steady import steady
 
 from identity_session.idsync import LocalIDSync, app, connections
 from identity_session.idsync.requests import BODY_LIMIT_BYTES
@@ -34,6 +35,7 @@ def test_the_limit_is_exact(client: Client) -> None:
 
 @pytest.mark.parametrize("target", ["/v1/identify", "/v1/1/modify", "/v1/identity/k/Alias", "/emulator/profiles"])
 @pytest.mark.parametrize("size", [BODY_LIMIT_BYTES + 1, 1_000_000, 20_000_000])
+@steady
 def test_a_large_body_is_answered_and_not_kept(client: Client, target: str, size: int) -> None:
     """The answer arrives although the client is still sending."""
     answer = client.post(target, b"x" * size)
@@ -41,6 +43,7 @@ def test_a_large_body_is_answered_and_not_kept(client: Client, target: str, size
     assert b"256 KB" in answer.raw
 
 
+@steady
 def test_a_bomb_is_not_unpacked(client: Client) -> None:
     """A few KB that would be hundreds of MB."""
     started = time.monotonic()
@@ -63,6 +66,7 @@ def test_deep_json_is_refused(client: Client, target: str, deep: bytes) -> None:
         assert client.post(target, body).status == 400
 
 
+@steady
 def test_a_head_that_drips_is_cut_off(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a byte now and then nor silence keeps a connection; nor does it on a connection used before."""
     monkeypatch.setattr(connections, "HEAD_SECONDS", 0.5)
@@ -79,6 +83,7 @@ def test_a_head_that_drips_is_cut_off(client: Client, monkeypatch: pytest.Monkey
         assert read_to_end(connection) == b""
 
 
+@steady
 def test_a_body_that_drips_is_cut_off(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """With an answer that says so."""
     monkeypatch.setattr(app, "BODY_SECONDS", 0.5)
@@ -136,6 +141,7 @@ def test_a_drop_closes_the_connection_without_an_answer(
     assert client.call("identify", {"customerid": "1"}).status == 200
 
 
+@steady
 def test_latency_holds_one_call_back_and_no_other(client: Client) -> None:
     client.emulator("PUT", "faults", {"faults": [{"endpoint": "search", "times": 1, "latency_ms": 400}]})
     started = time.monotonic()
