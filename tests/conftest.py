@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import tempfile
 import uuid
 import warnings
@@ -20,6 +21,12 @@ import pytest
 from required import absent
 
 from identity_session.cli.printing import ENV
+
+
+def pytest_configure() -> None:
+    """What a shell starts in the background ignores interrupts, and so do its children; tests send them."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:

@@ -184,14 +184,14 @@ def fork_amid(front: str, url: str, folder: str) -> None:
     held, release = threading.Barrier(2), threading.Event()
 
     def hold() -> None:
-        network = session._sender._transport  # type: ignore[union-attr]
+        network = session._sender._transport._connections  # type: ignore[union-attr]
         [pool] = network._pools.values()
         with session.storage.lock(1), memory.lock(1), session._sender_lock, network._lock, pool._optional_thread_lock:
             held.wait()
             release.wait()
 
     threading.Thread(target=hold, daemon=True).start()
-    held.wait()
+    held.wait(PATIENCE_SECONDS)
 
     def in_the_child() -> None:
         try:
