@@ -515,7 +515,7 @@ def test_each_run_may_have_arguments_of_its_own() -> None:
 
 
 def test_a_program_that_ends_by_itself_is_told_from_one_that_was_killed() -> None:
-    (run,) = killed_again_and_again([sys.executable, "-c", "print('bye', flush=True); import nowhere"], 1)
+    (run,) = killed_again_and_again([sys.executable, "-c", "print('bye', flush=True); import nowhere"], 1, seed=1)
     assert not run.was_killed
     assert (run.lines, run.returncode) == (("bye",), 1)
     assert run.errors.endswith("ModuleNotFoundError: No module named 'nowhere'\n")

@@ -128,7 +128,7 @@ class ServeProcess(Client):
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
         """Ask it to end. Returns its exit code and all it printed after the first line."""
         self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=10)
+        out, err = self.process.communicate(timeout=PATIENCE_SECONDS)
         return self.process.returncode, out, err
 
     def kill(self) -> None:

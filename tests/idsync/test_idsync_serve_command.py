@@ -213,7 +213,7 @@ class TestWorkers:
         with ServeProcess("--database", str(tmp_path / "p.db"), "--workers", "2") as served:
             workers = [pid for pid in children(served.process.pid) if b"spawn_main" in command_line(pid)]
             os.kill(workers[0], number)
-            served.process.communicate(timeout=15)
+            served.process.communicate(timeout=PATIENCE_SECONDS)
             assert served.process.returncode == 1
             wait_until(lambda: not any(map(is_running, workers)))
 
