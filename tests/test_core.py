@@ -194,6 +194,14 @@ class TestSlot:
         first.close()
         assert hand.run(hand.core.identity_call(Call.LOGIN, None)).http_code == 200
 
+    def test_what_is_in_flight_in_the_parent_is_not_in_flight_in_a_forked_child(self) -> None:
+        hand = Hand(Snapshot(user=ALICE, session=LIVE), answer())
+        call = hand.core.identity_call(Call.LOGIN, None)
+        call.send(hand.perform(next(call)))
+        hand.core.in_forked_child()
+        assert hand.run(hand.core.identity_call(Call.LOGOUT, None)).http_code == 200
+        call.close()
+
     @pytest.mark.parametrize("interruption", [KeyboardInterrupt, GeneratorExit, RuntimeError])
     def test_an_interrupted_call_frees_the_slot(self, interruption: type[BaseException]) -> None:
         hand = Hand(Snapshot(user=ALICE), answer("2"))
