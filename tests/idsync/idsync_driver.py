@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,14 +36,16 @@ class Answer:
         return entry["code"], entry["message"]
 
 
-class Driver:
-    """Calls a service by the names of the API. How a request reaches it, and how it is looked into, is said below."""
+class Driver(ABC):
+    """Calls a service by the names of the API; its kinds say how a request gets there, and how one looks inside."""
 
+    @abstractmethod
     def post(self, target: str, body: object, headers: Mapping[str, str] = KEY) -> Answer:
-        raise NotImplementedError
+        """Send one request, and read its answer."""
 
+    @abstractmethod
     def profiles(self) -> list[dict[str, Any]]:
-        raise NotImplementedError
+        """Every profile that the service has."""
 
     def call(self, name: str, identities: Mapping[str, str | None], previous: str | int | None = None) -> Answer:
         body = {"environment": "development", "known_identities": identities, "previous_mpid": previous}
