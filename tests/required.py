@@ -11,9 +11,9 @@ from typing import NoReturn
 import pytest
 
 SLOW = os.environ.get("IDENTITY_SESSION_TEST_SLOW") == "1"
-"""Whether to try everything many more times."""
+"""Whether tests with the mark `slow` try many more cases than they do by default."""
 
-slow = [pytest.mark.slow, pytest.mark.skipif(not SLOW, reason="IDENTITY_SESSION_TEST_SLOW is not 1")]
+only_slow = [pytest.mark.slow, pytest.mark.skipif(not SLOW, reason="IDENTITY_SESSION_TEST_SLOW is not 1")]
 """The marks of a case that is for such a run alone."""
 
 

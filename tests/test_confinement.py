@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from required import SLOW
@@ -88,6 +89,7 @@ def strays(root: Path) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @settings(
     max_examples=60 if SLOW else 15,
     deadline=None,

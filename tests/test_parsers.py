@@ -32,6 +32,8 @@ from identity_session.cli.settings import SETTINGS, UsageError
 from identity_session.exchange import HTTPAnswer, HTTPRequest
 from identity_session.idsync import IdentityStrategy, LocalIDSync, emulator
 
+pytestmark = pytest.mark.slow
+
 QUICK = settings(
     max_examples=200 if SLOW else 60,
     deadline=None,

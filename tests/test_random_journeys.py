@@ -538,6 +538,7 @@ def described(user: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @FRONTS
 @pytest.mark.parametrize("kind", ["json", "memory"])
 def test_every_journey_goes_as_the_rules_say(front: str, kind: str, caplog: pytest.LogCaptureFixture) -> None:

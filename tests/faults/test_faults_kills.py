@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from required import slow
+from required import only_slow
 from storage_helpers import make_session, temporary_files, workspace_of
 from transitions import Model, Traveller, Victims, add_users, cut_short, documents, people
 
@@ -17,7 +17,7 @@ from identity_session.clock import pause
 
 @pytest.mark.parametrize(
     ("kills", "users"),
-    [(100, 0), (20, 1000), pytest.param(1000, 0, marks=slow), pytest.param(200, 1000, marks=slow)],
+    [(100, 0), (20, 1000), pytest.param(1000, 0, marks=only_slow), pytest.param(200, 1000, marks=only_slow)],
 )
 def test_a_kill_at_any_moment_leaves_what_was_stored_before_or_after_the_call_in_progress(
     tmp_path: Path, kills: int, users: int

@@ -108,10 +108,9 @@ def finished(process: subprocess.Popen[str], front: str = "sync") -> list[str]:
     """What it said in its remaining time."""
     output, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, errors
-    if (
-        front == "sync"
-    ):  # what belongs to the event loop of the parent, in the child only the garbage collector can close
+    if front == "sync":
         assert errors == ""
+    # else it may warn of what belongs to the event loop of the parent: in the child only garbage collection closes it
     return output.splitlines()
 
 

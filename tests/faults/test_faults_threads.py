@@ -11,6 +11,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+import pytest
 from required import SLOW
 from servers import FRONTS
 from storage_helpers import answer_to
@@ -109,6 +110,7 @@ def at_once(coroutine: Coroutine[Any, Any, None]) -> None:
     raise AssertionError("it waits")
 
 
+@pytest.mark.slow
 @FRONTS
 def test_32_threads_of_mixed_calls_neither_hang_nor_lose_anything(front: str, tmp_path: Path) -> None:
     """On three sessions of one store, two of which share a storage object."""

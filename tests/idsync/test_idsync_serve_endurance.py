@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from http_serving import PATIENCE_SECONDS, Client, ServeProcess, request_on
 from idsync_driver import KEY
-from required import slow
+from required import only_slow
 
 
 class Load:
@@ -112,7 +112,7 @@ def killed_again_and_again(database: Path, times: int) -> None:
         assert {customer: found.get(customer) for customer in answered} == answered
 
 
-@pytest.mark.parametrize("kills", [20, pytest.param(100, marks=slow)])
+@pytest.mark.parametrize("kills", [20, pytest.param(100, marks=only_slow)])
 def test_a_kill_loses_nothing_that_was_answered(tmp_path: Path, kills: int) -> None:
     killed_again_and_again(tmp_path / "profiles.db", kills)
 
