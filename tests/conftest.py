@@ -18,9 +18,21 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from hypothesis import HealthCheck, settings
 from required import absent
 
 from identity_session.cli.printing import ENV
+
+# The same examples every time, however slow the machine: what passed passes again.
+settings.register_profile(
+    "repeatable",
+    deadline=None,
+    database=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile("repeatable")
 
 
 def pytest_configure() -> None:

@@ -84,7 +84,7 @@ snapshots = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(snapshot=snapshots, others=st.lists(users, max_size=3, unique_by=lambda user: user.mpid))
 def test_every_snapshot_and_every_user_comes_back_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, snapshot: Snapshot, others: list[User]
@@ -109,7 +109,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(state=objects, device=objects, user=objects)
 def test_documents_of_any_shape_are_read_without_an_exception(state: Any, device: Any, user: Any) -> None:
     storage = MemoryStorage()

@@ -234,7 +234,7 @@ scalars = (
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(changes=st.lists(st.tuples(texts.filter(bool), scalars | texts), max_size=6))
 def test_whatever_is_set_the_last_value_of_each_key_is_kept_and_no_two_keys_differ_only_in_case(
     changes: list[tuple[str, Any]],

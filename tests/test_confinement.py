@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from required import SLOW
 from storage_helpers import API_KEY, HOSTILE_TEXTS
@@ -90,14 +90,7 @@ def strays(root: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=60 if SLOW else 15,
-    deadline=None,
-    database=None,
-    derandomize=True,
-    print_blob=True,
-    suppress_health_check=list(HealthCheck),
-)
+@settings(max_examples=60 if SLOW else 15)
 @given(token=NAMES, device=NAMES, mpid=NAMES, value=NAMES, name=NAMES)
 @example(token="../../escape", device="/etc/passwd", mpid="../..", value="..", name="users/../../x")
 def test_no_name_leaves_the_folder(token: str, device: str, mpid: str, value: str, name: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from required import SLOW
 from scripted import KEY, Clock
@@ -34,14 +34,7 @@ from identity_session.idsync import IdentityStrategy, LocalIDSync, emulator
 
 pytestmark = pytest.mark.slow
 
-QUICK = settings(
-    max_examples=200 if SLOW else 60,
-    deadline=None,
-    database=None,
-    derandomize=True,
-    print_blob=True,
-    suppress_health_check=list(HealthCheck),
-)
+QUICK = settings(max_examples=200 if SLOW else 60)
 
 TEXT = st.text(max_size=20) | st.sampled_from(["", "0", "-0", "\ud800", "\0", "a" * 5000, "true", "1e999", "\u202e"])
 NUMBERS = st.integers() | st.floats() | st.sampled_from([2**63, -(2**63), 2**53 + 1, 10**400, -1, 0])

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -548,10 +548,5 @@ def test_every_journey_goes_as_the_rules_say(front: str, kind: str, caplog: pyte
         settings=settings(
             max_examples=EXAMPLES[f"{kind} {front}"] * (4 if SLOW else 1),
             stateful_step_count=50 if SLOW else 30,
-            deadline=None,
-            database=None,
-            derandomize=True,
-            print_blob=True,
-            suppress_health_check=list(HealthCheck),
         ),
     )

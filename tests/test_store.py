@@ -572,7 +572,7 @@ mpids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=3
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(token=tokens, mpids=st.lists(mpids, min_size=1, max_size=3, unique=True))
 def test_whatever_the_tokens_and_mpids_nothing_leaves_the_folder_and_every_user_is_found(
     token: str, mpids: list[str]

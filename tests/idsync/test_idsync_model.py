@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from idsync_driver import Answer, Caller
 from idsync_model import Expected, Model
@@ -115,7 +115,7 @@ class Pair:
             assert profile["source_mpid"] == (source and self.mpids[source])
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(rules=configurations(), steps=STEPS)
 def test_the_service_does_what_the_rules_say(rules: IdentityStrategy, steps: list[tuple[str, Any, int]]) -> None:
     """Every answer and every profile, whatever came before."""
@@ -124,7 +124,7 @@ def test_the_service_does_what_the_rules_say(rules: IdentityStrategy, steps: lis
         pair.play(*step)
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(rules=configurations(), steps=STEPS)
 def test_every_store_does_what_the_rules_say(
     shared_database: str, rules: IdentityStrategy, steps: list[tuple[str, Any, int]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from idsync_driver import Answer, Caller
 
@@ -56,7 +56,6 @@ def check_store(strategy: IdentityStrategy, store: dict[str, dict[str, list[str]
         assert all(len(record.get(type_, [])) <= 1 for type_ in strategy.immutable)
 
 
-@settings(deadline=None)
 @given(name=st.sampled_from(sorted(STRATEGIES)), calls=CALLS)
 def test_invariants(name: str, calls: list[tuple[str, Any, int | None]]) -> None:
     """Unique values and login IDs have one owner, immutable IDs stay, profiles are never lost, refused calls and
@@ -89,7 +88,6 @@ def test_invariants(name: str, calls: list[tuple[str, Any, int | None]]) -> None
         assert twin.idsync.profiles() == caller.idsync.profiles(), "equal calls lead to equal profiles"
 
 
-@settings(deadline=None)
 @given(name=st.sampled_from(sorted(STRATEGIES)), calls=CALLS, identities=IDENTITIES)
 def test_a_search_foretells_the_identify(
     name: str, calls: list[tuple[str, Any, int | None]], identities: dict[str, str]
@@ -106,7 +104,6 @@ def test_a_search_foretells_the_identify(
         assert search.mpid == identify.mpid
 
 
-@settings(deadline=None)
 @given(name=st.sampled_from(sorted(STRATEGIES)), calls=CALLS, identities=IDENTITIES)
 def test_a_repeated_identify_finds_the_same_profile(
     name: str, calls: list[tuple[str, Any, int | None]], identities: dict[str, str]

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from idsync_driver import KEY, Caller
 
@@ -376,7 +376,6 @@ CALLS = st.lists(
 STRATEGIES = st.sampled_from(["default", "profile_conversion", "profile_link", "profile_isolation", "best_match"])
 
 
-@settings(deadline=None)
 @given(strategy=STRATEGIES, calls=CALLS)
 def test_no_identity_value_or_key_reaches_a_record(strategy: str, calls: list[tuple[str, Any, int]]) -> None:
     """Nor a name that a caller made up."""
@@ -394,7 +393,6 @@ def test_no_identity_value_or_key_reaches_a_record(strategy: str, calls: list[tu
     assert "§" not in json.dumps(caller.idsync.calls(), ensure_ascii=False)
 
 
-@settings(deadline=None)
 @given(strategy=STRATEGIES, calls=CALLS, last=CALLS.filter(bool))
 def test_explain_foretells_a_call_and_writes_nothing(
     strategy: str, calls: list[tuple[str, Any, int]], last: list[tuple[str, Any, int]]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from idsync_driver import Caller
 
@@ -214,7 +214,6 @@ MPIDS = st.integers(-(2**63), 2**63 - 1).filter(bool)
 PROFILES = st.dictionaries(MPIDS, st.dictionaries(st.sampled_from(sorted(KNOWN_TYPES)), VALUES, max_size=4), max_size=6)
 
 
-@settings(deadline=None)
 @given(PROFILES)
 def test_whatever_may_be_seeded_is_carried_over(profiles: dict[int, dict[str, list[str]]]) -> None:
     """Any text, any type, any MPID, in the order of creation."""
