@@ -142,9 +142,6 @@ class Front(ABC, Generic[View]):
         after_fork(self, Front._in_forked_child)
         self._archive.open()
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._settings.environment}>"
-
     @property
     def current_user(self) -> View | None:
         """The user all activity belongs to now, or None. Another process may change it at any time."""
