@@ -139,6 +139,7 @@ class AsyncIdentitySession(Front[AsyncIdentityUser]):
     async def reset(self) -> None:
         """See `IdentitySession.reset`."""
         await _locked(self._archive.clear, monotonic() + self._settings.timeout_seconds)
+        self._core.was_reset()
 
     async def _identity_call(self, call: Call, request: Any, callback: Callback, **leaving: bool) -> Result:
         check_callable("callback", callback)

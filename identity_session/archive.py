@@ -128,10 +128,11 @@ class Archive:
             if stays:
                 self._write_users(change)
             self._last = after
+            forgotten = change.forget
             if change.users and self._max_users:
                 with contextlib.suppress(StorageError):  # the change is made; the next one tries again
-                    self._forget_oldest(after, self._max_users)
-            return Committed(before, after)
+                    forgotten += self._forget_oldest(after, self._max_users)
+            return Committed(before, after, forgotten)
 
     @_discreet
     def mend_device_stamp(self, seconds: float) -> None:
@@ -184,10 +185,13 @@ class Archive:
         user = _user(stored) if stored else None
         return user if user and _name(user.mpid) == name else None  # a copy under another name is nobody
 
-    def _forget_oldest(self, after: Snapshot, max_users: int) -> None:
+    def _forget_oldest(self, after: Snapshot, max_users: int) -> tuple[str, ...]:
+        if len(self._storage.names("users")) < max_users:
+            return ()
         others = sorted((u for u in self._others() if u.mpid != after.mpid), key=_order)
         for user in others[max_users - 1 :]:
             self._storage.delete(_name(user.mpid))
+        return tuple(user.mpid for user in others[max_users - 1 :])
 
 
 def device_stamp_in(stored: Mapping[str, Any] | None) -> str | None:

@@ -10,7 +10,7 @@ src/identity/search.ts; documentation page "IDSync" of the web client SDK. Depar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import Enum, auto
 from typing import Any
@@ -21,7 +21,7 @@ from .config import Settings
 from .conversation import Apply, Ask, Conversation, Outcome, Pause, Read, failed, refused, resumed
 from .errors import HTTPCodes, StorageBusyError, StorageError
 from .exchange import Call, IdentityChange, NoReply, Question, Reply
-from .identities import Identities, IdentityRequest, InvalidRequestError, clean_request, covers
+from .identities import CleanRequest, Identities, IdentityRequest, InvalidRequestError, clean_request, covers
 from .policy import Policy
 from .states import REFUSAL_TEXTS, CallSlot, Condition, refusal
 from .users import Change, Committed, FindUser, Rule, Session, Snapshot, User
@@ -56,9 +56,12 @@ class Core:
         self._chance = chance
         self._policy = Policy(settings)
         self._slot = CallSlot()
-        self._started = False
-        self._automatic_identify_made = False
-        self._identities_on_start: Identities | None = None
+        self.was_reset()
+
+    def was_reset(self) -> None:
+        """As newly made: nothing of what was stored is sent any more."""
+        self._started = self._automatic_identify_made = False
+        self._request_on_start: object = self._settings.identify_request
 
     def in_forked_child(self) -> None:
         """A call that another thread of the parent had in flight is not in flight here."""
@@ -74,8 +77,9 @@ class Core:
         """Open or resume the session. Raises StorageError when the state cannot be written, or is newer."""
         now_ms, deadline = self._settings.now_ms(), self._deadline()
         self._started = True
+        self._request_on_start = self._settings.identify_request
         try:
-            configured = clean_request(self._settings.identify_request).identities
+            configured = clean_request(self._request_on_start).identities
         except InvalidRequestError as invalid:
             self._automatic_identify_made = True
             committed = yield self._apply(self._policy.opened(now_ms), deadline)
@@ -96,12 +100,12 @@ class Core:
         if unsaved:
             return unsaved
         self._automatic_identify_made = False
-        self._identities_on_start = configured or _stored_identities(committed.after)
+        request = self._resolved_request(committed.after)
         if decision is Opening.RESUME:
             return resumed(committed.after)
         if decision is Opening.REFUSE:
             return refused(committed.after, HTTPCodes.LOGGING_DISABLED_OR_MISSING_API_KEY)
-        return (yield from self._automatic_identify(deadline))
+        return (yield from self._automatic_identify(request, deadline))
 
     def start_new_session(self) -> Conversation[Outcome | None]:
         """Begin another session; identify if no start of this process has done so. None when nothing was due."""
@@ -111,13 +115,25 @@ class Core:
             return failed(None, str(committed))
         if self._automatic_identify_made or self._policy.is_shut(committed.after):
             return None
-        if self._identities_on_start is None:
-            self._identities_on_start = _stored_identities(committed.after)
-        return (yield from self._automatic_identify(deadline))
+        try:
+            request = self._resolved_request(committed.after)
+        except InvalidRequestError as invalid:
+            self._automatic_identify_made = True
+            return refused(committed.after, HTTPCodes.VALIDATION_ISSUE, str(invalid))
+        return (yield from self._automatic_identify(request, deadline))
 
-    def _automatic_identify(self, deadline: float) -> Conversation[Outcome]:
+    def _resolved_request(self, snapshot: Snapshot) -> CleanRequest:
+        """What the automatic identify says: what is configured, or else what is stored when this is first looked at."""
+        if not isinstance(self._request_on_start, CleanRequest):
+            request = clean_request(self._request_on_start)
+            stored: dict[str, str | None] = {**snapshot.user.identities} if snapshot.user else {}
+            self._request_on_start = replace(request, identities=request.identities or stored)
+        return self._request_on_start
+
+    def _automatic_identify(self, request: CleanRequest, deadline: float) -> Conversation[Outcome]:
         self._automatic_identify_made = True
-        return (yield from self._identity_call(Call.IDENTIFY, self._identities_on_start or {}, deadline))
+        outcome = yield from self._identity_call(Call.IDENTIFY, request.identities, deadline)
+        return replace(outcome, on_user_alias=request.on_user_alias)
 
     # Identity calls
 
@@ -190,10 +206,10 @@ class Core:
         self, identities: Identities, snapshot: Snapshot, deadline: float, keep_user: bool
     ) -> Conversation[Outcome]:
         """Forget first and ask then: wherever this is cut short, the user is still current or nobody is."""
-        on_start, self._identities_on_start = self._identities_on_start, None  # they may be those of the user
+        on_start, self._request_on_start = self._request_on_start, None  # it may name the user
         forgotten = yield self._apply(self._policy.forgotten(keep_user=keep_user), deadline)
         if isinstance(forgotten, StorageError):
-            self._identities_on_start = on_start
+            self._request_on_start = on_start
             return failed(snapshot, _not_forgotten(forgotten))
         before, after = forgotten.before, forgotten.after
         if self._policy.is_shut(before):
@@ -204,7 +220,8 @@ class Core:
             if outcome.http_code != 200:
                 left = yield self._apply(self._policy.left_alone(), deadline)
                 outcome = replace(outcome, mpid=left.after.mpid if isinstance(left, Committed) else None)
-        return replace(outcome, previous_mpid=before.mpid if before.mpid != outcome.mpid else None)
+        left_mpid = _previous(forgotten)
+        return replace(outcome, previous_mpid=left_mpid if left_mpid != outcome.mpid else None)
 
     # Calls that leave the user alone
 
@@ -287,8 +304,8 @@ class Core:
     # Asking
 
     def _ask(self, question: Question, deadline: float) -> Conversation[Reply | NoReply]:
-        """Ask, and ask again where that is safe and ends before the deadline. What counts is the last attempt that can
-        have reached the service."""
+        """Ask, and ask again where that is safe, still allowed, and ends before the deadline. What counts is the last
+        attempt that can have reached the service."""
         attempt = 1
         counts: Reply | NoReply | None = None
         while True:
@@ -299,6 +316,9 @@ class Core:
             if wait is None or self._monotonic() + wait >= deadline:
                 return counts
             yield Pause(wait)
+            snapshot = yield Read()
+            if isinstance(snapshot, Snapshot) and self._policy.is_shut(snapshot):
+                return counts
             attempt += 1
 
     def _question(self, call: Call, snapshot: Snapshot, identities: Identities) -> Question:
@@ -343,18 +363,14 @@ def _usable(call: Call, reply: Reply | NoReply) -> Reply | NoReply:
 def _as_request(known_identities: object) -> object:
     if isinstance(known_identities, IdentityRequest):
         return known_identities
-    if isinstance(known_identities, dict) and "userIdentities" in known_identities:
+    if isinstance(known_identities, Mapping) and "userIdentities" in known_identities:
         return known_identities
     return IdentityRequest(known_identities)  # type: ignore[arg-type]  # what it is gets checked with the rest
 
 
-def _stored_identities(snapshot: Snapshot) -> Identities:
-    return snapshot.user.identities if snapshot.user else {}
-
-
 def _previous(committed: Committed) -> str | None:
     before = committed.before.mpid
-    return before if before != committed.after.mpid else None
+    return before if before not in (committed.after.mpid, *committed.forgotten) else None
 
 
 def _not_forgotten(error: StorageError) -> str:

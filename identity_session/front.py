@@ -6,7 +6,6 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import timedelta
 from os import PathLike, fspath
 from pathlib import Path
@@ -93,7 +92,8 @@ class Front(ABC, Generic[View]):
             timeout: seconds for one call in all, retries included.
             retry: when a call is made again; None makes exactly one attempt.
             keep_ephemeral_users: False forgets a user the service called ephemeral once another becomes current.
-            max_users: how many users to remember, the current one included; None is no limit.
+            max_users: how many users to remember, the current one included; None is no limit. Once there are as many,
+                each change of user reads all of them.
             cache_identity: answer an identify or login that was answered before for the same user from what is stored,
                 for as long as the service allows.
             transport: an httpx transport of this front's kind, or a `Sender`; not closed by the session. It is told
@@ -186,7 +186,7 @@ class Front(ABC, Generic[View]):
 
     def on_user_identified(self, listener: Callable[[Any, Any], object]) -> Callable[[], None]:
         """Call `listener(user, previous_user)` after every call that was answered with 200, once the state is on disk
-        and before the call's own callback. `previous_user` is None unless the user changed.
+        and before the call's own callback. `previous_user` is that of the result: None unless the user changed.
 
         Returns a function that removes the listener. Raises TypeError for what cannot be called.
         """
@@ -216,9 +216,7 @@ class Front(ABC, Generic[View]):
 
     def _result(self, outcome: Outcome) -> IdentityResult[View]:
         user = self._view(outcome.mpid) if outcome.mpid else None
-        previous = None
-        with suppress(StorageError):  # a call does not raise, not even when the disk fails at its very end
-            previous = self._known_view(outcome.previous_mpid)
+        previous = self._view(outcome.previous_mpid) if outcome.previous_mpid else None
         return IdentityResult(int(outcome.http_code), outcome.body, user, previous)
 
     def _messages(

@@ -28,6 +28,9 @@ from .threads import after_fork, in_daemon_thread
 NO_CONNECTION = (httpcore.ConnectError, httpcore.ConnectTimeout)
 
 _WRITE_BYTES = 16 * 1024
+KEEP_SECONDS = 5.0
+"""How long a connection is kept unused. One that a router dropped without a word looks like any other, and would use
+up the whole time of the next call."""
 
 _deadline: contextvars.ContextVar[float] = contextvars.ContextVar("deadline")
 
@@ -154,11 +157,13 @@ def _new_pool(
     # Reading the certificates takes longer than a call; plain http, which is for loopback alone, needs none.
     context = new_context() if way.scheme == "https" else None
     if way.proxy is None:
-        return direct(ssl_context=context, network_backend=backend)
+        return direct(ssl_context=context, network_backend=backend, keepalive_expiry=KEEP_SECONDS)
     parts = urlsplit(way.proxy)
     auth = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
     address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-    return proxied(address, proxy_auth=auth, ssl_context=context, network_backend=backend)
+    return proxied(
+        address, proxy_auth=auth, ssl_context=context, network_backend=backend, keepalive_expiry=KEEP_SECONDS
+    )
 
 
 def _came_unasked(response: httpcore.Response) -> bool:

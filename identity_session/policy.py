@@ -45,9 +45,7 @@ class Policy:
         """An expired session is dropped; where calls may be sent, a session is live and active afterwards."""
 
         def rule(snapshot: Snapshot, find: FindUser) -> Change:
-            if self.is_shut(snapshot):
-                return Change(replace(snapshot, session=self.live_session(snapshot, now_ms)))
-            return self.touched(now_ms)(snapshot, find)
+            return (self.closed if self.is_shut(snapshot) else self.touched)(now_ms)(snapshot, find)
 
         return rule
 
@@ -68,7 +66,7 @@ class Policy:
 
     def was_active(self, sent: Question) -> Rule:
         """A call was sent: activity, which opens no session."""
-        return lambda snapshot, find: Change(self._active(snapshot, sent.request_timestamp_ms))
+        return lambda snapshot, find: Change(self._active_since(snapshot, sent))
 
     def ended(self) -> Rule:
         """The session ends; user, context and identities stay."""
@@ -81,6 +79,12 @@ class Policy:
     def _active(self, snapshot: Snapshot, now_ms: int) -> Snapshot:
         return rules.active(snapshot, now_ms, self._settings.session_timeout_ms)
 
+    def _active_since(self, snapshot: Snapshot, sent: Question) -> Snapshot:
+        """Active when this was sent, or later: the app, or another process, may have been so meanwhile."""
+        last_ms = snapshot.session.last_activity_ms if snapshot.session else 0
+        was_later = sent.request_timestamp_ms < last_ms <= self._settings.now_ms()
+        return self._active(snapshot, last_ms if was_later else sent.request_timestamp_ms)
+
     # Users
 
     def answered(self, question: Question, reply: Reply, *, sent: bool) -> Rule:
@@ -89,7 +93,7 @@ class Policy:
 
         def rule(snapshot: Snapshot, find: FindUser) -> Change:
             if sent:
-                snapshot = self._active(snapshot, question.request_timestamp_ms)
+                snapshot = self._active_since(snapshot, question)
             if question.call is Call.MODIFY:
                 return rules.modified(snapshot, find, question, reply)
             change = rules.identified(

@@ -37,7 +37,9 @@ class IdentitySession(Front[IdentityUser]):
 
         Returns what came of the identify, or -3 when a live session was resumed and nothing had to be sent, -4 when
         `identify_request` is not valid, -6 when something would have to be sent and must not. The configured
-        `identity_callback` gets the same. Raises StorageError when the state cannot be written, or is newer.
+        `identity_callback` gets the same. -1 as well when another process holds the state until the deadline. Raises
+        StorageError when the state cannot be written, or is newer. This and every other call raise RuntimeError once
+        the session is closed.
         """
         outcome = self._run(self._core.start())
         return self._told(outcome, self._identity_callback)
@@ -79,11 +81,11 @@ class IdentitySession(Front[IdentityUser]):
         """The user signed out; `request` says who the user is then, if anything is known.
 
         `offline` says what becomes of the user when the service does not confirm it. "keep", as in the Web SDK: the
-        user stays current. "forget", where the next person must not be taken for this one: nobody is current as soon
-        as the call begins, and if it does not end with 200, that stays so and a new session begins. The result keeps
-        its code then, `get_user()` is None, `get_previous_user()` the one who left. -6 forgets as well, and ends the
-        session. -2, -4, and a -1 whose body says that the user could not be forgotten, sent and changed nothing: call
-        again. `keep_user=False` keeps no record of the user here either, whatever the service says.
+        user stays current. "forget", where the next person must not be taken for this one: nobody is current as soon as
+        the call begins, and if it does not end with 200, that stays so and a new session begins. The result keeps its
+        code then, `get_user()` is None, `get_previous_user()` the one who left, if remembered. -6 forgets as well, and
+        ends the session. -2, -4, and a -1 whose body says that the user could not be forgotten, sent and changed
+        nothing: call again. `keep_user=False` keeps no record of the user here either, whatever the service says.
 
         Raises TypeError and ValueError for arguments that make no sense.
         """
@@ -129,28 +131,35 @@ class IdentitySession(Front[IdentityUser]):
         return self._all_views()
 
     def touch(self) -> None:
-        """The app's own activity: the session lasts longer, or, if it has ended, another one begins."""
+        """The app's own activity: the session lasts longer, or, if it has ended, another one begins.
+
+        Like every change that is no identity call, raises StorageError when it could not be saved.
+        """
         self._run(self._core.touch())
 
     def set_opt_out(self, opted_out: bool) -> None:
-        """Stop every call and attribute change (True), or resume (False). Takes effect at once, and lasts."""
+        """Stop every call and attribute change (True), or resume (False). Takes effect at once, and lasts; a call that
+        is on its way still brings its answer. Raises TypeError, StorageError."""
         if not isinstance(opted_out, bool):
             raise TypeError(f"opted_out must be a bool, not {type(opted_out).__name__}")
         self._run(self._core.set_opt_out(opted_out))
 
     def end_session(self) -> None:
-        """End the session. The user stays current; identity calls do not begin another one."""
+        """End the session. The user stays current; identity calls do not begin another one. Raises StorageError."""
         self._run(self._core.end_session())
 
     def start_new_session(self) -> IdentityResult | None:
         """Begin another session. If no start of this object has identified yet, that happens now, and its result is
-        returned and handed to `identity_callback`; otherwise None. Does nothing while opted out."""
+        returned and handed to `identity_callback`; otherwise None. -1, handed over likewise, if that could not be saved
+        or had no answer. Does nothing while opted out."""
         outcome = self._run(self._core.start_new_session())
         return self._told(outcome, self._identity_callback) if outcome else None
 
     def reset(self) -> None:
-        """Forget everything stored for this workspace, the device application stamp included. Other files stay."""
+        """Forget everything stored for this workspace, the device application stamp included. Other files stay; this
+        session is as newly made. Raises StorageError for what could not be removed."""
         self._archive.clear(self._settings.timeout_seconds)
+        self._core.was_reset()
 
     def _identity_call(self, call: Call, request: Any, callback: Callback, **leaving: bool) -> IdentityResult:
         check_callable("callback", callback)

@@ -90,10 +90,11 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """A change that is on the disk: the snapshot it found and the one it left."""
+    """A change that is on the disk: the snapshot it found, the one it left, and whom it forgot by MPID."""
 
     before: Snapshot
     after: Snapshot
+    forgotten: tuple[str, ...] = ()
 
 
 FindUser = Callable[[str], User | None]

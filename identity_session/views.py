@@ -227,7 +227,10 @@ class IdentityResult(_Result, Generic[UserT]):
         return self._user
 
     def get_previous_user(self) -> UserT | None:
-        """The user who was current before this call if it changed the user, otherwise None."""
+        """The user who was current before this call, if it changed the user and did not forget them; otherwise None.
+
+        Forgotten are ephemeral users and those beyond `max_users`, as configured, and by `keep_user=False`.
+        """
         return self._previous_user
 
     getUser = get_user

@@ -429,6 +429,21 @@ def test_no_more_than_max_users_are_kept_and_those_last_seen_longest_ago_go(tmp_
     assert len(list((workspace_of(tmp_path) / "users").glob("*.json"))) <= 3
 
 
+def test_the_users_are_looked_through_only_once_there_are_as_many_as_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = make_session(tmp_path, max_users=4)
+    session.start()
+    looks: list[str] = []
+    look = session._archive._look
+    monkeypatch.setattr(session._archive, "_look", lambda name: looks.append(name) or look(name))
+    for mpid in ("1", "2", "3"):
+        login(session, mpid)
+    assert looks == []
+    login(session, "4")
+    assert len(looks) == 4
+
+
 def test_with_max_users_of_one_only_the_current_user_is_kept(tmp_path: Path) -> None:
     session = make_session(tmp_path, max_users=1)
     session.start()

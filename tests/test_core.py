@@ -222,7 +222,7 @@ class TestRetries:
     def test_ask_pause_ask_until_it_works(self) -> None:
         hand = Hand(Snapshot(user=ALICE), Reply(503), NoReply("", sent=True), answer())
         assert hand.run(hand.core.identity_call(Call.LOGIN, None)).http_code == 200
-        assert hand.log == ["Read", "Ask", "Pause", "Ask", "Pause", "Ask", "Apply"]
+        assert hand.log == ["Read", "Ask", "Pause", "Read", "Ask", "Pause", "Read", "Ask", "Apply"]
 
     def test_the_same_request_is_repeated(self) -> None:
         hand = Hand(Snapshot(user=ALICE), Reply(503), answer())
@@ -230,7 +230,8 @@ class TestRetries:
         next(conversation)
         first = conversation.send(hand.snapshot)
         conversation.send(Reply(503))
-        second = conversation.send(None)
+        conversation.send(None)
+        second = conversation.send(hand.snapshot)
         assert isinstance(first, Ask)
         assert first == second
         conversation.close()
@@ -334,10 +335,20 @@ class TestStorageTrouble:
 
 
 class TestStartNewSession:
-    def test_before_any_start_it_identifies_with_what_is_stored(self) -> None:
-        hand = Hand(Snapshot(user=ALICE), answer())
+    @pytest.mark.parametrize(
+        ("request_on_start", "sent"), [(None, {"email": "a"}), ({"userIdentities": {"other": "b"}}, {"other": "b"})]
+    )
+    def test_before_any_start_it_identifies_with_what_is_configured_or_else_stored(
+        self, request_on_start: Any, sent: dict[str, str]
+    ) -> None:
+        hand = Hand(Snapshot(user=ALICE), answer(), identify_request=request_on_start)
         assert hand.run(hand.core.start_new_session()).http_code == 200
-        assert hand.question.known_identities == {"email": "a"}
+        assert hand.question.known_identities == sent
+
+    def test_before_any_start_an_invalid_request_is_refused_once(self) -> None:
+        hand = Hand(Snapshot(user=ALICE), identify_request={"userIdentities": {"email": 1}})
+        assert hand.run(hand.core.start_new_session()).http_code == -4
+        assert hand.run(hand.core.start_new_session()) is None
 
     def test_after_a_logout_that_was_to_forget_and_was_interrupted_it_says_nothing_of_who_left(self) -> None:
         """Whoever interrupts the save does not learn whether it was made."""

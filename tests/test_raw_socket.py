@@ -42,8 +42,9 @@ from identity_session import (
     JsonStorage,
     MemoryStorage,
     RetryPolicy,
+    network,
 )
-from identity_session.clock import monotonic
+from identity_session.clock import monotonic, pause
 from identity_session.signing import basic_authorization, signature
 from identity_session.testing.faults import behaviours
 from identity_session.version import __version__
@@ -564,6 +565,19 @@ def test_a_connection_that_the_server_closed_between_two_calls_does_no_harm_to_a
         server.wait_for_quiet()
         assert driven.logout().http_code == 200
         assert (server.connections, len(server.requests)) == (2, 2)
+
+
+@FRONTS
+def test_a_connection_that_was_unused_for_long_is_not_used_again(front: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A router may have dropped it without a word."""
+    monkeypatch.setattr(network, "KEEP_SECONDS", 0.05)
+    with RawServer(answers(USER)) as server, opened(front, base_url=server.url) as driven:
+        driven.start()
+        assert driven.login(LOGIN).http_code == 200
+        before = server.connections
+        pause(0.1)
+        assert driven.login(LOGIN).http_code == 200
+        assert server.connections == before + 1
 
 
 @FRONTS

@@ -6,6 +6,7 @@ import logging
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -20,6 +21,7 @@ from identity_session import (
     IdentitySession,
     JsonStorage,
     MemoryStorage,
+    RetryPolicy,
     StorageError,
 )
 from identity_session.idsync import LocalIDSync
@@ -158,6 +160,12 @@ class TestCallbacks:
         own.start()
         own.on_user_identified(lambda *_: pytest.fail("nobody was identified"))
         own.login({**ids(), "onUserAlias": lambda *_: pytest.fail("nobody was identified")})
+
+    def test_the_alias_hook_of_the_configured_request_is_called_too(self) -> None:
+        order: list[Any] = []
+        request = {**ids(), "onUserAlias": lambda previous, user: order.append((previous, user.mpid))}
+        session(identify_request=request, identity_callback=lambda _: order.append("callback")).start()
+        assert order == [(None, "1"), "callback"]
 
     def test_a_resumed_start_tells_the_callback_but_no_listener(self) -> None:
         storage = MemoryStorage()
@@ -367,10 +375,9 @@ def test_nothing_is_logged_on_the_way(caplog: pytest.LogCaptureFixture) -> None:
     assert not [record for record in caplog.records if record.name.startswith("identity_session")]
 
 
-def test_a_disk_that_fails_at_the_very_end_of_a_call_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looking up the previous user for the result is not part of what was asked."""
-    storage = MemoryStorage()
-    own = session(Scripted(user("1"), user("2")), storage)
+def test_a_result_is_made_without_another_look_at_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which could fail, and would take its time in an event loop."""
+    own = session(Scripted(user("1"), user("2")))
     own.start()
 
     def failing(mpid: str) -> None:
@@ -378,7 +385,7 @@ def test_a_disk_that_fails_at_the_very_end_of_a_call_raises_nothing(monkeypatch:
 
     monkeypatch.setattr(own._archive, "user", failing)
     result = own.login()
-    assert (result.http_code, result.get_previous_user()) == (200, None)
+    assert (result.http_code, result.get_previous_user().mpid) == (200, "1")
 
 
 def test_after_a_reset_the_device_is_another_one(tmp_path: Path) -> None:
@@ -393,3 +400,57 @@ def test_after_a_reset_the_device_is_another_one(tmp_path: Path) -> None:
     first.start()
     assert first.device_id == second.device_id
     assert first.device_id not in (None, before)
+
+
+@pytest.mark.parametrize("known", [{"email": "a@example.com"}, ids(email="a@example.com")])
+def test_a_search_takes_any_mapping(known: dict[str, Any]) -> None:
+    own = session()
+    assert own.search(MappingProxyType(known)).http_code == 200
+    assert identities(own._transport.last) == {"email": "a@example.com"}
+
+
+@pytest.mark.parametrize("configured", [{}, {"other": "kiosk-7"}])
+def test_after_a_reset_nothing_of_what_was_stored_is_sent(configured: dict[str, str]) -> None:
+    """The session is as newly made: its next one identifies, with what is configured."""
+    storage = MemoryStorage()
+    session(storage=storage, identify_request=ids(email="a@example.com", **configured)).start()
+    service = Scripted()
+    own = session(service, storage, identify_request=ids(**configured))
+    assert own.start().http_code == -3
+    own.reset()
+    assert own.start_new_session().http_code == 200
+    assert identities(service.last) == configured
+    assert service.last["previous_mpid"] is None
+
+
+def test_opting_out_ends_a_call_that_would_be_made_again() -> None:
+    """The answer in hand is its result."""
+
+    def opt_out(_: Any) -> int:
+        own.set_opt_out(True)
+        return 503
+
+    own = session(Scripted(user("1"), opt_out, user("2")), retry=RetryPolicy(initial_seconds=0))
+    own.start()
+    assert own.login().http_code == 503
+    assert own.mpid == "1"
+    assert len(own._transport.requests) == 2
+
+
+def test_activity_while_a_call_was_under_way_is_not_forgotten_with_its_answer() -> None:
+    clock = Clock()
+
+    def busy(_: Any) -> dict[str, Any]:
+        clock.advance(minutes=4)
+        own.touch()
+        clock.advance(minutes=1)
+        return user("2")
+
+    own = session(Scripted(user("1"), busy), now_ms=clock, session_timeout=timedelta(minutes=5))
+    own.start()
+    before = own.session_id
+    own.login()
+    clock.advance(minutes=3.9)
+    assert own.session_id == before
+    clock.advance(minutes=0.1)
+    assert own.session_id is None
