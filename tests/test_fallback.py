@@ -403,12 +403,12 @@ def test_a_reset_of_a_place_that_works_removes_it(tmp_path: Path) -> None:
 
 
 def test_readers_that_meet_the_failure_together_are_warned_once(caplog: pytest.LogCaptureFixture) -> None:
-    together, met = threading.Barrier(4), threading.local()
+    together, met = threading.Barrier(4, timeout=30), threading.local()
 
     class Unreadable(Failing):
         def read(self, name: str) -> Any:
             if not hasattr(met, "others"):
-                met.others = together.wait(10)
+                met.others = together.wait()
             raise StorageError("gone")
 
     storage = FallbackStorage(Unreadable)
@@ -425,7 +425,7 @@ def test_threads_that_meet_the_failure_together_are_warned_once(caplog: pytest.L
     below = Failing()
     below.broken = True
     storage = FallbackStorage(lambda: below)
-    ready, inside, most = threading.Barrier(8), [0], [0]
+    ready, inside, most = threading.Barrier(8, timeout=30), [0], [0]
 
     def change(number: int) -> None:
         ready.wait()

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import stat
-import time
 from pathlib import Path
 from typing import Any
 
@@ -719,8 +718,6 @@ def test_a_load_costs_the_same_however_many_files_lie_beside_it(file: Path, monk
     for n in range(200):
         (file.parent / f"other-{n}").touch()
     disk = FaultyDisk(monkeypatch, file.parent)
-    began = time.perf_counter()
     with disk.failing(10_000, 0):
         files.load(file)
-    assert time.perf_counter() >= began
     assert disk.calls == ["open", "fstat", "read", "close"]

@@ -15,7 +15,7 @@ import pytest
 from http_serving import ServeProcess
 from servers import ServiceServer
 
-from identity_session import cli
+from identity_session import IdentitySession, IdentityUser, cli
 from identity_session.cli.commands import COMMANDS
 from identity_session.cli.settings import SETTINGS
 from identity_session.idsync import LocalIDSync
@@ -104,6 +104,21 @@ def test_every_command_is_documented(command: str) -> None:
 def test_every_setting_is_documented(setting: str) -> None:
     """In the table of settings."""
     assert any(f"`{setting}`" in line.split("|")[1] for line in README.splitlines() if line.startswith("| `"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "of_a", "shown_before"),
+    [
+        ("session", IdentitySession, {"start", "identify", "login", "logout", "modify", "on_user_identified"}),
+        ("user", IdentityUser, set()),
+    ],
+)
+def test_the_table_of_the_api_shows_every_member(kind: str, of_a: type, shown_before: set[str]) -> None:
+    """Those that exist, and all of them but for the SDK's spelling."""
+    cells = [line.split("|")[2] for line in README.splitlines() if line.startswith(f"| {kind} | `")]
+    public = {name for name in dir(of_a) if re.fullmatch(r"[a-z][a-z_]*", name)}
+    assert set(re.findall(r"`(\w+)", " ".join(cells))) == public - shown_before
+    assert shown_before <= public
 
 
 def test_every_departure_is_in_the_table() -> None:

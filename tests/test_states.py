@@ -59,7 +59,7 @@ def test_the_slot_is_taken_once() -> None:
 
 
 def test_of_many_threads_one_takes_the_slot() -> None:
-    slot, barrier, taken = CallSlot(), threading.Barrier(16), []
+    slot, barrier, taken = CallSlot(), threading.Barrier(16, timeout=30), []
 
     def race() -> None:
         barrier.wait()

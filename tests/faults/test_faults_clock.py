@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -77,6 +78,11 @@ def _disk_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(params=FRONTS)
 def front(request: pytest.FixtureRequest) -> Any:
     return FRONTS[request.param]
+
+
+def fresh(tmp_path: Path) -> Path:
+    """A folder of its own for each try."""
+    return Path(tempfile.mkdtemp(dir=tmp_path))
 
 
 class JumpingService(Service):
@@ -212,7 +218,8 @@ def test_retries_end_at_the_deadline_whatever_the_clock_does_meanwhile(
     with clock_to_move(kind) as watch:
         service = JumpingService(watch.jump)
         policy = RetryPolicy(attempts=1000)
-        session = front(API_KEY, storage=tmp_path, transport=service, timeout=0.4, retry=policy, **watch.settings)
+        settings: dict[str, Any] = {"transport": service, "timeout": 0.4, "retry": policy, **watch.settings}
+        session = front(API_KEY, storage=fresh(tmp_path), **settings)
         done(session.start())
         service._status, service.attempts, service.ahead = 503, 0, [jump] * 1000
         began = clock.monotonic()
@@ -231,7 +238,8 @@ def test_a_service_that_never_answers_is_given_up_at_the_deadline_whatever_the_c
     tmp_path: Path, front: Any, kind: str, jump: timedelta
 ) -> None:
     with clock_to_move(kind) as watch, RawServer([http(200, {"mpid": "100"})], [HOLD]) as server:
-        session = front(API_KEY, storage=tmp_path, base_url=server.url, timeout=0.4, retry=None, **watch.settings)
+        settings: dict[str, Any] = {"base_url": server.url, "timeout": 0.4, "retry": None, **watch.settings}
+        session = front(API_KEY, storage=fresh(tmp_path), **settings)
         assert done(session.start()).http_code == 200
         began = clock.monotonic()
         with jumping(watch, jump):
@@ -249,9 +257,10 @@ def test_the_wait_for_a_lock_ends_at_the_deadline_whatever_the_clock_does_meanwh
     tmp_path: Path, front: Any, kind: str, jump: timedelta
 ) -> None:
     with clock_to_move(kind) as watch:
-        session = front(API_KEY, storage=tmp_path, transport=Service(), timeout=0.4, **watch.settings)
+        folder = fresh(tmp_path)
+        session = front(API_KEY, storage=folder, transport=Service(), timeout=0.4, **watch.settings)
         done(session.start())
-        with child("hold", workspace_of(tmp_path)) as holder:
+        with child("hold", workspace_of(folder)) as holder:
             assert next_line(holder) == "held"
             began = clock.monotonic()
             with jumping(watch, jump):
@@ -300,7 +309,7 @@ def test_whatever_the_clock_did_the_current_user_is_kept_and_no_more_users_than_
 
 
 def test_damage_is_set_aside_whatever_the_clock_says(tmp_path: Path, front: Any) -> None:
-    """Under names that are in order, and never twice the same."""
+    """Under a name that was not there before, and the newest is among those that are kept."""
     asides = set()
     for turn, day in enumerate(("1970-01-01", "2038-01-20", "1901-12-13", "2106-02-08", "2026-01-05", "2026-01-05")):
         with freeze_time(day):
@@ -311,5 +320,7 @@ def test_damage_is_set_aside_whatever_the_clock_says(tmp_path: Path, front: Any)
             aside = session.recovered_from
             assert aside.read_text() == f"damage {turn}"
             asides.add(aside.name)
-            assert len(list(workspace_of(tmp_path).glob("state.json.corrupt-*"))) == min(turn + 1, 3)
+            kept = list(workspace_of(tmp_path).glob("state.json.corrupt-*"))
+            assert len(kept) == min(turn + 1, 3)
+            assert aside in kept
     assert len(asides) == 6

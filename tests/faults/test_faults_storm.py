@@ -35,18 +35,22 @@ class Attempt:
 
 class Storm:
     """A service that answers each client with these statuses in turn, from another place in the row for each; then,
-    if it gets well, with 200. It knows clients by their customerid."""
+    if it gets well, with 200. It knows clients by their customerid.
+
+    With `lasts_seconds` it gets well this long after the first request, but nobody's first attempt succeeds.
+    """
 
     def __init__(self, *statuses: int, lasts_seconds: float = 0, retry_after: str | None = None) -> None:
         self.attempts: dict[str, list[Attempt]] = defaultdict(list)
         self._statuses = statuses
         self._lasts_seconds = lasts_seconds
         self._retry_after = retry_after
-        self._began = monotonic()
+        self._began: float | None = None
 
     def __call__(self, peer: Peer) -> None:
         while request := peer.request():
             arrived = monotonic()
+            self._began = self._began or arrived
             client = request.json["known_identities"]["customerid"]
             status = self._status(int(client) + len(self.attempts[client]), len(self.attempts[client]))
             attempt = Attempt(request.target.removeprefix("/v1/"), arrived, monotonic(), status)
@@ -57,11 +61,11 @@ class Storm:
             peer.send(http(status, user_answer(f"1{client}"), retry_after=retry_after))
 
     def _status(self, number: int, attempt: int) -> int:
-        is_over = attempt >= len(self._statuses) if not self._lasts_seconds else self._is_calm()
+        is_over = attempt > 0 and self._is_calm() if self._lasts_seconds else attempt >= len(self._statuses)
         return 200 if is_over else self._statuses[number % len(self._statuses)]
 
     def _is_calm(self) -> bool:
-        return monotonic() > self._began + self._lasts_seconds
+        return self._began is not None and monotonic() > self._began + self._lasts_seconds
 
     def gaps(self, after: Sequence[int]) -> list[float]:
         """How long clients waited after an answer with one of these statuses, at least."""
@@ -82,7 +86,7 @@ def weather(front: str, storm: Storm, call: str = "login", **settings: Any) -> l
     with RawServer(storm) as server:
         if front == "sync":
             codes: list[int] = []
-            together = threading.Barrier(CLIENTS)
+            together = threading.Barrier(CLIENTS, timeout=30)
 
             def work(client: int) -> None:
                 session = made(IdentitySession, server)
