@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -28,16 +29,16 @@ if TYPE_CHECKING:
 class LocalIDSync:
     """An IDSync service of one's own.
 
-    `database` is ":memory:", the path of an SQLite file, or the URL of a PostgreSQL database; `strategy` the name of
-    a preset or an IdentityStrategy; `api_keys` maps key to secret: None takes those of the strategy, and if there
-    are none any key, without checking signatures. `seed` makes the MPIDs the same in every run; `now_ms` is the clock
-    in Unix milliseconds. Raises ValueError for a database or strategy that is not supported. May be used from
-    several threads at once.
+    `database` is ":memory:", the path of an SQLite file (text, or an object such as `pathlib.Path`), or the URL of a
+    PostgreSQL database; `strategy` the name of a preset or an IdentityStrategy; `api_keys` maps key to secret: None
+    takes those of the strategy, and if there are none any key, without checking signatures. `seed` makes the MPIDs the
+    same in every run; `now_ms` is the clock in Unix milliseconds. Raises ValueError for a database or strategy that is
+    not supported. May be used from several threads at once.
     """
 
     def __init__(
         self,
-        database: str = ":memory:",
+        database: str | os.PathLike[str] = ":memory:",
         strategy: str | IdentityStrategy = "default",
         api_keys: Mapping[str, str] | None = None,
         *,
@@ -50,7 +51,7 @@ class LocalIDSync:
         api_keys = self._strategy.api_keys if api_keys is None else api_keys
         self._service = Service(self._store, self._strategy, api_keys, now_ms=self._clock)
         self._transport = LocalTransport(self._service)
-        self._async_transport = AsyncLocalTransport(self._service, in_thread=database != ":memory:")
+        self._async_transport = AsyncLocalTransport(self._service, in_thread=os.fspath(database) != ":memory:")
 
     @property
     def transport(self) -> LocalTransport:
