@@ -114,13 +114,7 @@ class IdentityStrategy:
         Its keys are the fields above; the table `[api_keys]` maps key to secret. Raises ValueError, with the reason,
         for what is no TOML or no strategy, and OSError for a file that cannot be read.
         """
-        if isinstance(source, Mapping):
-            table = source
-        else:
-            try:
-                table = tomllib.loads(Path(source).read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise ValueError(f"the configuration is no TOML: {_QUOTED.sub('...', str(error))}") from None
+        table = source if isinstance(source, Mapping) else read_table(source)
         names = [each.name for each in fields(cls)]
         for name in table:
             if name not in names:
@@ -186,6 +180,15 @@ class IdentityStrategy:
                 raise ValueError(f"{limit}_burst limits nothing without {limit}_rate_per_s")
         if self.search_lookup == "immutable" and not self.immutable:
             raise ValueError("search_lookup 'immutable' needs an immutable type, else search finds nobody")
+
+
+def read_table(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The table of a TOML file. Raises ValueError, which shows no key, for what is no TOML, and OSError for a file that
+    cannot be read."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"the configuration is no TOML: {_QUOTED.sub('...', str(error))}") from None
 
 
 def _checked_types(name: str, types: Sequence[str]) -> Types:
