@@ -15,7 +15,7 @@ from identity_session.exchange import Call
 from . import aliases, transfer
 from .clocks import AdjustableClock
 from .identity_types import KNOWN_TYPES
-from .profiles import AliasRecord, Profile, Transaction
+from .profiles import Profile, Transaction
 from .requests import Route, is_storable, parse_mpid
 from .service import Served, Service
 from .stores import open_store
@@ -226,10 +226,10 @@ class LocalIDSync:
             aliases.process(profiles, now_ms, due_only=True)
             if before_ms is not None:
                 profiles.delete_unseen(before_ms)
-            records = profiles.aliases()
-            return [self._described(profile, records) for profile in at(profiles) if profile]
+            notes = aliases.notes(profiles.aliases())
+            return [self._described(profile, notes.get(profile.mpid, [])) for profile in at(profiles) if profile]
 
-    def _described(self, profile: Profile, records: Sequence[AliasRecord]) -> dict[str, Any]:
+    def _described(self, profile: Profile, notes: list[str]) -> dict[str, Any]:
         priority = self._strategy.priority
         return {
             "mpid": str(profile.mpid),
@@ -240,7 +240,7 @@ class LocalIDSync:
             "source_mpid": None if profile.source_mpid is None else str(profile.source_mpid),
             "first_seen_ms": profile.created_ms,
             "last_seen_ms": profile.last_seen_ms,
-            "notes": aliases.notes(profile.mpid, records),
+            "notes": notes,
         }
 
 
