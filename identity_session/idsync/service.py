@@ -175,8 +175,10 @@ class Service:
         logger.error("%s failed: %s at %s:%s", request.where.call, name, place.filename, place.lineno)
         request.trail.append((Step.FAILED, name))
         answer = answers.internal_error(self._strategy.error_shape)
-        with contextlib.suppress(Exception):  # the store may be what failed
-            self._record(request, answer.status)
+        # A store that is busy or out of order would only make the caller wait once more.
+        if not isinstance(error, self._store.errors):
+            with contextlib.suppress(Exception):
+                self._record(request, answer.status)
         return answer
 
     def _transaction(self, prepared: Prepared) -> AbstractContextManager[Transaction]:
