@@ -85,7 +85,8 @@ class IdentityStrategy:
     alias_enabled: bool = True
     """False: alias requests are answered 403, as for a workspace without aliasing."""
     retention_days: float | None = None
-    """Days after which a profile that answered no call is deleted; None: never."""
+    """Days after which a profile that answered no call is deleted; None: never. No call finds it from then on; it
+    leaves the store within an hour as long as calls come, and before anybody looks."""
     trail: bool = True
     """False: calls are recorded without the reasons for their answers."""
     api_keys: Mapping[str, str] | None = field(default=None, repr=False, hash=False)

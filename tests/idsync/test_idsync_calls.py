@@ -168,6 +168,20 @@ class TestRetention:
             caller.idsync.set_clock()
             caller.call("search", {"customerid": "B"})
 
+    def test_needs_no_sweep(self, database: str) -> None:
+        """A profile is not found from the moment its time is over; its values are free, and nothing explains it."""
+        caller = Caller(IdentityStrategy("profile_link", retention_days=1), database=database, now_ms=lambda: NOW_MS)
+        idle, other = caller.seed(email="ed"), caller.seed(email="henry")
+        caller.idsync.set_clock(shift_ms=self.DAY_MS)
+        assert caller.call("search", {"email": "ed"}).mpid == idle
+        caller.idsync.set_clock(shift_ms=self.DAY_MS + 1)
+        body = {"environment": "development", "known_identities": {"email": "ed"}}
+        assert caller.idsync.explain("search", body)["status"] == 404
+        assert caller.call("search", {"email": "ed"}).status == 404
+        assert caller.modify(other, ("other", None, "o")).status == 404
+        assert caller.call("identify", {"email": "ed"}).mpid != idle
+        caller.idsync.close()
+
     def test_shows_without_a_call(self) -> None:
         """Whoever looks sees only those that a call would find."""
         caller = Caller(IdentityStrategy(retention_days=1), now_ms=lambda: NOW_MS)
