@@ -93,7 +93,7 @@ def is_loopback(sock: socket.socket) -> bool:
 
 def _import_server() -> None:
     try:
-        import starlette
+        import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError:
         raise ValueError("serve needs uvicorn and starlette: pip install 'identity_session[server]'") from None
