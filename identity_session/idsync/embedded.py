@@ -65,7 +65,10 @@ class LocalIDSync:
 
     @cached_property
     def app(self) -> ASGIApp:
-        """The service as an ASGI application, for any server. Raises ImportError without the extra `server`."""
+        """The service as an ASGI application, for any server; `/emulator` is closed to other machines.
+
+        Raises ImportError without the extra `server`.
+        """
         from .app import create_app
 
         return create_app(self)
