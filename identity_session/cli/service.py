@@ -40,6 +40,7 @@ def serve(args: argparse.Namespace) -> int:
     from ..idsync import IdentityStrategy  # pydantic
     from ..idsync.serve import ServeSettings
     from ..idsync.serve import serve as run
+    from ..idsync.strategies import read_table
 
     def announce(url: str, closed: bool) -> None:
         if closed:
@@ -48,14 +49,15 @@ def serve(args: argparse.Namespace) -> int:
         sys.stdout.flush()
 
     try:
-        strategy = IdentityStrategy.from_toml(args.config) if args.config else IdentityStrategy(args.strategy)
+        table = read_table(args.config) if args.config else {}
+        strategy = IdentityStrategy.from_toml({"strategy": args.strategy, **table})
         token = secret("TOKEN", args.token_file)
         database = args.database or os.environ.get(f"{ENV}DATABASE") or ":memory:"
         settings = ServeSettings(
             args.host, args.port, database, strategy, token=token, seed=args.seed, workers=args.workers
         )
         return run(settings, announce)
-    except (ValueError, OSError, StorageError) as error:
+    except (ValueError, ImportError, OSError, StorageError) as error:
         raise UsageError(shown(" ".join(str(error).split()))) from None
 
 

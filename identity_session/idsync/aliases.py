@@ -70,14 +70,13 @@ def process(profiles: Transaction, now_ms: int, *, due_only: bool) -> list[Alias
     return settled
 
 
-def notes(mpid: int, records: Iterable[AliasRecord]) -> list[str]:
-    """What the requests that were carried out say of a profile."""
-    texts = []
+def notes(records: Iterable[AliasRecord]) -> dict[int, list[str]]:
+    """What the requests that were carried out say of profiles, by MPID."""
+    texts: dict[int, list[str]] = {}
     for alias in records:
-        if alias.state == "done" and alias.source_mpid == mpid:
-            texts.append(f"aliased to {alias.destination_mpid}")
-        if alias.state == "done" and alias.destination_mpid == mpid:
-            texts.append(f"has the history of {alias.source_mpid}")
+        if alias.state == "done":
+            texts.setdefault(alias.source_mpid, []).append(f"aliased to {alias.destination_mpid}")
+            texts.setdefault(alias.destination_mpid, []).append(f"has the history of {alias.source_mpid}")
     return texts
 
 

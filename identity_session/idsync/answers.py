@@ -48,7 +48,7 @@ _CACHEABLE = frozenset({Call.IDENTIFY, Call.LOGIN, Call.SEARCH})
 """Calls whose answers a client may keep; modify and logout empty its cache."""
 
 # A page calls from another origin: without these on every answer, errors included, it sees a network error only.
-_CORS = {"access-control-allow-origin": "*", "access-control-expose-headers": "X-MP-Max-Age"}
+CORS = {"access-control-allow-origin": "*", "access-control-expose-headers": "X-MP-Max-Age"}
 
 
 def preflight() -> HTTPAnswer:
@@ -58,7 +58,7 @@ def preflight() -> HTTPAnswer:
         "access-control-allow-headers": "content-type, x-mp-key, accept, x-mp-signature, authorization",
         "access-control-max-age": "86400",
     }
-    return HTTPAnswer(204, {**_CORS, **allowed}, b"")
+    return HTTPAnswer(204, {**CORS, **allowed}, b"")
 
 
 def identity(
@@ -163,7 +163,7 @@ def _errors(status: int, code: str, message: str, request_id: str | None, shape:
 
 
 def _answer(status: int, body: Mapping[str, Any] | None, headers: Mapping[str, str] | None = None) -> HTTPAnswer:
-    every = {**_CORS, "x-mp-trace-id": uuid.uuid4().hex, **(headers or {})}
+    every = {**CORS, "x-mp-trace-id": uuid.uuid4().hex, **(headers or {})}
     if body is None:
         return HTTPAnswer(status, every, b"")
     return HTTPAnswer(status, {**every, "content-type": "application/json; charset=utf-8"}, _dump(body))

@@ -11,9 +11,10 @@ import contextlib
 import json
 import logging
 import traceback
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from . import emulator
+from . import answers, emulator
 from .guard import Guard, Refusal
 from .openapi import description
 from .requests import BODY_LIMIT_BYTES
@@ -33,6 +34,9 @@ logger = logging.getLogger("identity_session.idsync")
 
 BODY_SECONDS = 10.0
 """A body that is not there by then is refused: on one machine it takes milliseconds, and each one waiting is held."""
+
+IMPORT_SECONDS = 300.0
+"""The same for an import, which may be a few hundred megabytes."""
 
 LINGER_SECONDS = 2.0
 """For how long at most what is left of a refused body is read and thrown away. A connection closed with unread bytes is
@@ -63,7 +67,7 @@ class _App:
         try:
             response = await self._response(scope, body)
             if response is None:
-                await _drop(scope, body)
+                await _drop(scope, body, send)
             else:
                 await _send(response, body, send)
         except _GoneError:
@@ -75,25 +79,28 @@ class _App:
         refusal = self._guard.host_refusal(headers)
         if refusal:
             return _refused(refusal)
+        is_emulator = path == emulator.ROOT or path.startswith(f"{emulator.ROOT}/")
+        # Pages of other origins may read what goes wrong with a call, and nothing of the emulator.
+        readable = {} if is_emulator else answers.CORS
         try:
             if path == "/openapi.json":
                 return self._openapi if method == "GET" else _trouble(405, "Use GET.", {"allow": "GET"})
-            if path == emulator.ROOT or path.startswith(f"{emulator.ROOT}/"):
-                refusal = self._guard.emulator_refusal(headers)
+            if is_emulator:
+                refusal = self._guard.emulator_refusal(headers, _addresses(scope))
                 return _refused(refusal) if refusal else await self._emulate(method, path, body)
             return await self._identify(scope, body)
         except TimeoutError:
-            return _trouble(408, "The body took too long; send it at once.")
+            return _trouble(408, "The body took too long; send it at once.", readable)
         except Exception as error:
             if isinstance(error, _GoneError):
                 raise
             place = traceback.extract_tb(error.__traceback__)[-1]
             logger.error("a request failed: %s at %s:%s", type(error).__name__, place.filename, place.lineno)
-            return _trouble(500, "The service failed; its log names the place.")
+            return _trouble(500, "The service failed; its log names the place.", readable)
 
     async def _identify(self, scope: Scope, body: _Body) -> Response | None:
         # One byte too many is enough for the service to say that there are too many.
-        content = await body.read(BODY_LIMIT_BYTES + 1)
+        content = await body.read(BODY_LIMIT_BYTES + 1, BODY_SECONDS)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         served = await run_in_threadpool(self._idsync.handle, scope["method"], _target(scope), headers, content)
         if served.delay_seconds:
@@ -105,8 +112,13 @@ class _App:
         found = emulator.find(method, path)
         if isinstance(found, emulator.Reply):
             return _reply(found)
-        content = await body.read(found.route.limit_bytes + 1)
-        return _reply(await run_in_threadpool(emulator.answer, found, self._idsync, content, shared=self._shared))
+        limit_bytes = found.route.limit_bytes
+        content = await body.read(limit_bytes + 1, BODY_SECONDS if limit_bytes == BODY_LIMIT_BYTES else IMPORT_SECONDS)
+
+        def reply() -> Response:
+            return _reply(emulator.answer(found, self._idsync, content, shared=self._shared))
+
+        return await run_in_threadpool(reply)
 
 
 class _GoneError(Exception):
@@ -124,13 +136,14 @@ class _Body:
     def is_read(self) -> bool:
         return not self._more
 
-    async def read(self, most_bytes: int) -> bytes:
+    async def read(self, most_bytes: int, seconds: float) -> bytes:
         """The body, cut off at this many bytes. Raises TimeoutError when it takes too long."""
-        content = b""
-        async with asyncio.timeout(BODY_SECONDS):
+        content = bytearray()
+        async with asyncio.timeout(seconds):
             while self._more and len(content) < most_bytes:
                 content += await self._chunk()
-        return content[:most_bytes]
+        del content[most_bytes:]
+        return bytes(content)
 
     async def run_out(self) -> None:
         """Throw away what is left, for a moment."""
@@ -163,13 +176,20 @@ async def _send(response: Response, body: _Body, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _drop(scope: Scope, body: _Body) -> None:
-    """Close the connection without an answer; under a server that cannot, fail."""
+async def _drop(scope: Scope, body: _Body, send: Send) -> None:
+    """Close the connection without an answer; under a server that cannot, begin one and leave it unfinished."""
     abort = scope.get("extensions", {}).get(ABORT)
     if abort is None:
-        raise ConnectionAbortedError("a fault asks to drop this connection")
+        # Servers close the connection then, and the client misses the byte that it was promised.
+        await send({"type": "http.response.start", "status": 500, "headers": [(b"content-length", b"1")]})
+        return
     abort()
     await body.until_gone()
+
+
+def _addresses(scope: Scope) -> list[str]:
+    """Those of both ends of the connection, where the server tells them."""
+    return [end[0] for end in (scope.get("server"), scope.get("client")) if end]
 
 
 def _target(scope: Scope) -> str:
@@ -183,7 +203,7 @@ def _refused(refusal: Refusal) -> Response:
     return _trouble(refusal.status, refusal.text, {"www-authenticate": "Bearer"} if refusal.status == 401 else {})
 
 
-def _trouble(status: int, text: str, headers: dict[str, str] | None = None) -> Response:
+def _trouble(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
     return _reply(emulator.Reply(status, {"error": text}, headers or {}))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -14,7 +15,7 @@ from identity_session.exchange import Call
 from . import aliases, transfer
 from .clocks import AdjustableClock
 from .identity_types import KNOWN_TYPES
-from .profiles import AliasRecord, Profile, Transaction
+from .profiles import Profile, Transaction
 from .requests import Route, is_storable, parse_mpid
 from .service import Served, Service
 from .stores import open_store
@@ -28,16 +29,16 @@ if TYPE_CHECKING:
 class LocalIDSync:
     """An IDSync service of one's own.
 
-    `database` is ":memory:", the path of an SQLite file, or the URL of a PostgreSQL database; `strategy` the name of
-    a preset or an IdentityStrategy; `api_keys` maps key to secret: None takes those of the strategy, and if there
-    are none any key, without checking signatures. `seed` makes the MPIDs the same in every run; `now_ms` is the clock
-    in Unix milliseconds. Raises ValueError for a database or strategy that is not supported. May be used from
-    several threads at once.
+    `database` is ":memory:", the path of an SQLite file (text, or an object such as `pathlib.Path`), or the URL of a
+    PostgreSQL database; `strategy` the name of a preset or an IdentityStrategy; `api_keys` maps key to secret: None
+    takes those of the strategy, and if there are none any key, without checking signatures. `seed` makes the MPIDs the
+    same in every run; `now_ms` is the clock in Unix milliseconds. Raises ValueError for a database or strategy that is
+    not supported. May be used from several threads at once.
     """
 
     def __init__(
         self,
-        database: str = ":memory:",
+        database: str | os.PathLike[str] = ":memory:",
         strategy: str | IdentityStrategy = "default",
         api_keys: Mapping[str, str] | None = None,
         *,
@@ -50,7 +51,7 @@ class LocalIDSync:
         api_keys = self._strategy.api_keys if api_keys is None else api_keys
         self._service = Service(self._store, self._strategy, api_keys, now_ms=self._clock)
         self._transport = LocalTransport(self._service)
-        self._async_transport = AsyncLocalTransport(self._service, in_thread=database != ":memory:")
+        self._async_transport = AsyncLocalTransport(self._service, in_thread=os.fspath(database) != ":memory:")
 
     @property
     def transport(self) -> LocalTransport:
@@ -64,7 +65,10 @@ class LocalIDSync:
 
     @cached_property
     def app(self) -> ASGIApp:
-        """The service as an ASGI application, for any server. Raises ImportError without the extra `server`."""
+        """The service as an ASGI application, for any server; `/emulator` is closed to other machines.
+
+        Raises ImportError without the extra `server`.
+        """
         from .app import create_app
 
         return create_app(self)
@@ -225,10 +229,10 @@ class LocalIDSync:
             aliases.process(profiles, now_ms, due_only=True)
             if before_ms is not None:
                 profiles.delete_unseen(before_ms)
-            records = profiles.aliases()
-            return [self._described(profile, records) for profile in at(profiles) if profile]
+            notes = aliases.notes(profiles.aliases())
+            return [self._described(profile, notes.get(profile.mpid, [])) for profile in at(profiles) if profile]
 
-    def _described(self, profile: Profile, records: Sequence[AliasRecord]) -> dict[str, Any]:
+    def _described(self, profile: Profile, notes: list[str]) -> dict[str, Any]:
         priority = self._strategy.priority
         return {
             "mpid": str(profile.mpid),
@@ -239,7 +243,7 @@ class LocalIDSync:
             "source_mpid": None if profile.source_mpid is None else str(profile.source_mpid),
             "first_seen_ms": profile.created_ms,
             "last_seen_ms": profile.last_seen_ms,
-            "notes": aliases.notes(profile.mpid, records),
+            "notes": notes,
         }
 
 

@@ -8,6 +8,7 @@ Source: "HTTP Semantics" (RFC 9110), section 7.2, for the header.
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,10 +30,11 @@ class Refusal:
 
 
 class Guard:
-    """Judges requests by their headers alone.
+    """Judges requests by their headers, and by the addresses they come from and arrive at.
 
     `host` is the name the service was told to serve under, beside the loopback names. A `token` is demanded for
-    `/emulator` when there is one; `token_needed` closes `/emulator` altogether while there is none.
+    `/emulator` when there is one. While there is none, `/emulator` is closed to other machines, and with `token_needed`
+    to everybody.
     """
 
     def __init__(self, host: str = "127.0.0.1", token: str | None = None, *, token_needed: bool = False) -> None:
@@ -48,14 +50,17 @@ class Guard:
             return None
         return Refusal(403, "This Host is not served here; call localhost or 127.0.0.1, or name it with serve --host.")
 
-    def emulator_refusal(self, headers: Headers) -> Refusal | None:
-        """Whether this caller may use `/emulator`, once the host was found right. None lets the request pass."""
+    def emulator_refusal(self, headers: Headers, addresses: Iterable[str] = ()) -> Refusal | None:
+        """Whether this caller may use `/emulator`, once the host was found right. None lets the request pass.
+
+        `addresses` are those of both ends, as far as they are known.
+        """
         own = {"http://" + host.lower() for host in _values(headers, b"host")}
         if any(origin.lower() not in own for origin in _values(headers, b"origin")):
             return Refusal(403, "Pages of other origins may not use /emulator; call it from a program or a shell.")
         if self._token is None:
-            closed = "/emulator is closed on this address; set IDENTITY_SESSION_TOKEN or serve --token-file."
-            return Refusal(403, closed) if self._token_needed else None
+            closed = "/emulator is closed on this address; serve with IDENTITY_SESSION_TOKEN or --token-file."
+            return Refusal(403, closed) if self._token_needed or any(map(_is_foreign, addresses)) else None
         given = _values(headers, b"authorization")
         expected = f"Bearer {self._token}".encode()
         if len(given) == 1 and hmac.compare_digest(given[0].encode("latin-1"), expected):
@@ -66,6 +71,14 @@ class Guard:
 def in_url(host: str) -> str:
     """A host as URLs have it: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def _is_foreign(address: str) -> bool:
+    """Whether this is an IP address that is not loopback. Clients within the process have names, or nothing."""
+    try:
+        return not ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
 
 
 def _values(headers: Headers, name: bytes) -> list[str]:

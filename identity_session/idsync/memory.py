@@ -13,6 +13,8 @@ from .profiles import CALLS_KEPT, AliasRecord, CallRecord, Identity, Profile, Tr
 class MemoryStore:
     """Profiles in memory, one transaction at a time. `draw_mpid` proposes MPIDs; those in use are drawn again."""
 
+    errors: tuple[type[Exception], ...] = ()
+
     def __init__(self, draw_mpid: Callable[[], int]) -> None:
         self._draw_mpid = draw_mpid
         self._lock = threading.Lock()

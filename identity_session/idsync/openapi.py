@@ -173,7 +173,7 @@ _KEY_SCHEMA = {"type": "string", "pattern": "^[!-9;-~]+$"}
 
 
 def _in_path(name: str) -> dict[str, Any]:
-    schema = {"type": "string", "pattern": "^-?[1-9][0-9]{0,17}$" if name == "mpid" else "^[A-Za-z0-9_-]+$"}
+    schema = {"type": "string", "pattern": "^-?[1-9][0-9]{0,18}$" if name == "mpid" else "^[A-Za-z0-9_-]+$"}
     return {"name": name, "in": "path", "required": True, "schema": schema}
 
 

@@ -24,7 +24,9 @@ SCHEMA_VERSION = 1
 
 _CONNECTIONS = 10
 _CONNECT_SECONDS = 10
-_LOCK_SECONDS = 30
+_LOCK_SECONDS = 5
+"""How long to wait for a lock or a free connection. Who calls waits for ten seconds, and is to hear of it before."""
+
 _IDLE_SECONDS = 60
 """How long a process that stopped in the middle of a transaction may hold its locks."""
 
@@ -123,6 +125,8 @@ class PostgresStore:
     ValueError for a URL that cannot be read, NewerStorageError for tables of a newer version, and StorageError for a
     database that cannot be reached or does not hold Unicode text.
     """
+
+    errors: tuple[type[Exception], ...] = (psycopg.Error,)
 
     def __init__(self, url: str, draw_mpid: Callable[[], int]) -> None:
         self._draw_mpid = draw_mpid

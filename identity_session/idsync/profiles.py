@@ -168,6 +168,9 @@ class Transaction(Protocol):
 class ProfileStore(Protocol):
     """Where profiles live. Transactions that share an identity or a profile run one after the other."""
 
+    errors: tuple[type[Exception], ...]
+    """What a transaction raises when the database is out of order, or not free in time."""
+
     def transaction(
         self, identities: Iterable[Identity] = (), mpid: int | None = None
     ) -> AbstractContextManager[Transaction]:

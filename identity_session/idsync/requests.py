@@ -88,9 +88,10 @@ def plain_body(headers: Mapping[str, str], body: bytes) -> bytes:
 
 
 def json_object(body: bytes) -> dict[str, Any] | None:
-    """The JSON object in these bytes; None if there is none. Nesting is limited, and lone surrogates are refused."""
+    """The JSON object in these bytes; None if there is none. Nesting is limited; lone surrogates, NaN and infinity are
+    refused."""
     try:
-        value = from_json(body)
+        value = from_json(body, allow_inf_nan=False)
     except ValueError:
         return None
     return value if isinstance(value, dict) else None

@@ -59,7 +59,7 @@ def serve(settings: ServeSettings, announce: Callable[[str, bool], None]) -> int
     """Serve until SIGTERM or SIGINT, and return the exit code.
 
     `announce` is called once with the URL, and whether `/emulator` is closed for want of a token. Raises ValueError
-    or OSError for what cannot be served.
+    or OSError for what cannot be served, and ImportError if the extra `postgres` is missing.
     """
     _import_server()
     with listener(settings.host, settings.port) as sock:
@@ -93,6 +93,7 @@ def is_loopback(sock: socket.socket) -> bool:
 
 def _import_server() -> None:
     try:
+        import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError:
         raise ValueError("serve needs uvicorn and starlette: pip install 'identity_session[server]'") from None

@@ -33,7 +33,7 @@ NO_ANSWER = 0
 """The status in the record of a call to which no answer was sent, and nothing done."""
 
 SWEEP_MS = 60 * 60 * 1000
-"""How often profiles that were not seen for long are looked for."""
+"""How often profiles that were not seen for long are looked for. Whom a call names is looked at in that call."""
 
 NOBODY = 0
 """No profile has this MPID. A transaction that names it does not wait for all others, as one without a name would."""
@@ -116,10 +116,11 @@ class Service:
     def explain(self, where: Route, content: Mapping[str, Any]) -> dict[str, Any]:
         """What a call with this body would come to, in the words of its record; nothing is written."""
         trail: Trail = []
-        outcome, status = Outcome(), 202 if where.call is Call.ALIAS else 200
+        outcome, status, now_ms = Outcome(), 202 if where.call is Call.ALIAS else 200, self._now_ms()
         try:
-            prepared = prepare(self._strategy, where, content, self._now_ms(), draws=False)
+            prepared = prepare(self._strategy, where, content, now_ms, draws=False)
             with contextlib.suppress(_UndoneError), self._transaction(prepared) as profiles:
+                self._forget_unseen_of(prepared, profiles, now_ms)
                 outcome = prepared.carry_out(profiles, trail)
                 raise _UndoneError
         except RefusedError as refusal:
@@ -148,6 +149,7 @@ class Service:
             self._forget_unseen(now_ms)
             used.append(self._per_user.take(prepared.names, now_ms))
             with self._transaction(prepared) as profiles:
+                self._forget_unseen_of(prepared, profiles, now_ms)
                 outcome = prepared.carry_out(profiles, request.trail)
                 percent = max((share for share in used if share is not None), default=None)
                 answer = answers.success(call, outcome.body, self._strategy.max_age_s, percent)
@@ -166,6 +168,17 @@ class Service:
             profiles.delete_unseen(before_ms)
         self._swept_ms = now_ms
 
+    def _forget_unseen_of(self, prepared: Prepared, profiles: Transaction, now_ms: int) -> None:
+        """Delete those that a call names and whose time is over: they answer no call until the next sweep either."""
+        before_ms = self._strategy.unseen_before_ms(now_ms)
+        if before_ms is None:
+            return
+        named = [profile for identity in prepared.identities for profile in profiles.holders(*identity)]
+        target = None if prepared.mpid is None else profiles.get(prepared.mpid)
+        for profile in [*named, target] if target else named:
+            if profile.last_seen_ms < before_ms:
+                profiles.delete(profile.mpid)
+
     def _refused(self, refusal: RefusedError, call: Call, content: Mapping[str, Any], trail: Trail) -> HTTPAnswer:
         request_id, shape = _text(content, "request_id"), self._strategy.error_shape
         return answers.refused(refusal, call=call, request_id=request_id, shape=shape, trail=trail)
@@ -175,8 +188,10 @@ class Service:
         logger.error("%s failed: %s at %s:%s", request.where.call, name, place.filename, place.lineno)
         request.trail.append((Step.FAILED, name))
         answer = answers.internal_error(self._strategy.error_shape)
-        with contextlib.suppress(Exception):  # the store may be what failed
-            self._record(request, answer.status)
+        # A store that is busy or out of order would only make the caller wait once more.
+        if not isinstance(error, self._store.errors):
+            with contextlib.suppress(Exception):
+                self._record(request, answer.status)
         return answer
 
     def _transaction(self, prepared: Prepared) -> AbstractContextManager[Transaction]:

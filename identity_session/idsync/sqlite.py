@@ -25,8 +25,9 @@ SCHEMA_VERSION = 1
 _APPLICATION_ID = 0x49445359
 """Marks the file as ours ("IDSY"), so that a database of another program is never written to."""
 
-_BUSY_SECONDS = 30.0
-"""How long a transaction waits for those of other processes. Each takes milliseconds."""
+_BUSY_SECONDS = 5.0
+"""How long a transaction waits for those of other processes. Each takes milliseconds. Who calls waits for ten seconds,
+and is to hear of it before."""
 
 _LOG_ATTEMPTS = 1_000
 _LOG_PAUSE_SECONDS = 0.01
@@ -69,6 +70,8 @@ class SQLiteStore:
     `draw_mpid` proposes MPIDs. Raises NewerStorageError for a file of a newer version, and StorageError for one that
     is no database of this service or cannot be opened.
     """
+
+    errors: tuple[type[Exception], ...] = (sqlite3.Error,)
 
     def __init__(self, path: str | os.PathLike[str], draw_mpid: Callable[[], int]) -> None:
         self._draw_mpid = draw_mpid

@@ -85,7 +85,8 @@ class IdentityStrategy:
     alias_enabled: bool = True
     """False: alias requests are answered 403, as for a workspace without aliasing."""
     retention_days: float | None = None
-    """Days after which a profile that answered no call is deleted; None: never."""
+    """Days after which a profile that answered no call is deleted; None: never. No call finds it from then on; it
+    leaves the store within an hour as long as calls come, and before anybody looks."""
     trail: bool = True
     """False: calls are recorded without the reasons for their answers."""
     api_keys: Mapping[str, str] | None = field(default=None, repr=False, hash=False)
@@ -114,13 +115,7 @@ class IdentityStrategy:
         Its keys are the fields above; the table `[api_keys]` maps key to secret. Raises ValueError, with the reason,
         for what is no TOML or no strategy, and OSError for a file that cannot be read.
         """
-        if isinstance(source, Mapping):
-            table = source
-        else:
-            try:
-                table = tomllib.loads(Path(source).read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise ValueError(f"the configuration is no TOML: {_QUOTED.sub('...', str(error))}") from None
+        table = source if isinstance(source, Mapping) else read_table(source)
         names = [each.name for each in fields(cls)]
         for name in table:
             if name not in names:
@@ -173,6 +168,8 @@ class IdentityStrategy:
             raise ValueError("immutable types must come first in the priority")
         if self.strategy == "best_match" and self.login:
             raise ValueError("best match has no login types; choose another strategy or leave them out")
+        if self.preset.bare_login == "refuse" and not self.login:
+            raise ValueError(f"{self.strategy} refuses a login without a login type, so every one; name a login type")
 
     def _check_settings(self) -> None:
         for name, choices in _CHOICES.items():
@@ -186,6 +183,15 @@ class IdentityStrategy:
                 raise ValueError(f"{limit}_burst limits nothing without {limit}_rate_per_s")
         if self.search_lookup == "immutable" and not self.immutable:
             raise ValueError("search_lookup 'immutable' needs an immutable type, else search finds nobody")
+
+
+def read_table(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The table of a TOML file. Raises ValueError, which shows no key, for what is no TOML, and OSError for a file that
+    cannot be read."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"the configuration is no TOML: {_QUOTED.sub('...', str(error))}") from None
 
 
 def _checked_types(name: str, types: Sequence[str]) -> Types:

@@ -62,5 +62,8 @@ class Throttle:
 
     def _level(self, name: Hashable, now_ms: int, rate_per_s: float) -> float:
         level, since_ms = self._buckets.get(name, (float(self._burst), now_ms))
-        # A clock that was set back adds nothing, and takes nothing away.
-        return min(level + max(now_ms - since_ms, 0) / 1000 * rate_per_s, self._burst)
+        if now_ms < since_ms:
+            # A clock that was set back adds nothing, takes nothing away, and counts on from where it is.
+            self._buckets[name] = level, now_ms
+            return level
+        return min(level + (now_ms - since_ms) / 1000 * rate_per_s, self._burst)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from idsync_driver import Answer, Caller
 
+from identity_session.idsync import aliases
 from identity_session.idsync.aliases import WINDOW_MS
 from identity_session.idsync.profiles import AliasRecord
 from identity_session.signing import signature
@@ -216,6 +217,15 @@ def test_the_first_seen_date_of_the_source_is_copied_and_both_get_a_note() -> No
     assert destination["notes"] == [f"has the history of {caller.source}"]
     assert caller.store() == records
     assert caller.idsync.process_aliases() == []
+
+
+def test_a_look_reads_the_notes_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once for each profile, while the store is locked."""
+    caller, read = AliasCaller(), []
+    notes = aliases.notes
+    monkeypatch.setattr(aliases, "notes", lambda *given: read.append(given) or notes(*given))
+    assert len(caller.idsync.profiles()) >= 2
+    assert len(read) == 1
 
 
 def test_looking_at_profiles_shows_what_is_due() -> None:

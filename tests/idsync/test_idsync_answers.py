@@ -201,6 +201,8 @@ def test_a_store_is_told_whom_a_request_names_before_it_reads() -> None:
 class BrokenStore:
     """A store that fails, with an identity value in its message."""
 
+    errors: tuple[type[Exception], ...] = ()
+
     def transaction(
         self, identities: Iterable[Identity] = (), mpid: int | None = None
     ) -> AbstractContextManager[Transaction]:

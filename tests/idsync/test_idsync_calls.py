@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from inspect import signature
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from idsync_driver import KEY, Caller
 
-from identity_session.idsync import IdentityStrategy, LocalIDSync
+from identity_session import IdentitySession
+from identity_session.idsync import IdentityStrategy, LocalIDSync, sqlite
 from identity_session.idsync.clocks import LATEST_MS
 
 NOW_MS = 1_700_000_000_000
@@ -106,6 +108,33 @@ def test_calls_of_many_threads_are_numbered_without_a_gap(database: str) -> None
     caller.idsync.close()
 
 
+def test_a_database_that_is_not_free_is_waited_for_once(shared_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call that failed is not recorded, which would be a second wait; the next one is."""
+    monkeypatch.setattr(sqlite, "_BUSY_SECONDS", 0.05)
+    if "://" in shared_database:
+        monkeypatch.setattr("identity_session.idsync.postgres._LOCK_SECONDS", 1)
+    caller, other = Caller(database=shared_database), Caller(database=shared_database)
+    store, begun = caller.idsync._store, []
+    begin = store.transaction
+    monkeypatch.setattr(store, "transaction", lambda *named, **by: begun.append(named) or begin(*named, **by))
+    with other.idsync._store.transaction() as profiles:
+        profiles.all()
+        assert caller.call("identify", {"customerid": "A"}).status == 500
+        assert len(begun) == 1
+    assert caller.call("identify", {"customerid": "A"}).status == 200
+    assert [call["status"] for call in caller.idsync.calls()] == [200]
+    caller.idsync.close()
+    other.idsync.close()
+
+
+def test_a_database_is_waited_for_less_long_than_a_session_waits(postgres_url: str) -> None:
+    """Else the session would give up before it hears why."""
+    from identity_session.idsync import postgres
+
+    seconds = signature(IdentitySession).parameters["timeout"].default
+    assert max(sqlite._BUSY_SECONDS, postgres._LOCK_SECONDS) < seconds
+
+
 class TestRetention:
     DAY_MS = 24 * 60 * 60 * 1000
 
@@ -138,6 +167,20 @@ class TestRetention:
             assert caller.call("search", {"customerid": "A"}).status == 404
             caller.idsync.set_clock()
             caller.call("search", {"customerid": "B"})
+
+    def test_needs_no_sweep(self, database: str) -> None:
+        """A profile is not found from the moment its time is over; its values are free, and nothing explains it."""
+        caller = Caller(IdentityStrategy("profile_link", retention_days=1), database=database, now_ms=lambda: NOW_MS)
+        idle, other = caller.seed(email="ed"), caller.seed(email="henry")
+        caller.idsync.set_clock(shift_ms=self.DAY_MS)
+        assert caller.call("search", {"email": "ed"}).mpid == idle
+        caller.idsync.set_clock(shift_ms=self.DAY_MS + 1)
+        body = {"environment": "development", "known_identities": {"email": "ed"}}
+        assert caller.idsync.explain("search", body)["status"] == 404
+        assert caller.call("search", {"email": "ed"}).status == 404
+        assert caller.modify(other, ("other", None, "o")).status == 404
+        assert caller.call("identify", {"email": "ed"}).mpid != idle
+        caller.idsync.close()
 
     def test_shows_without_a_call(self) -> None:
         """Whoever looks sees only those that a call would find."""

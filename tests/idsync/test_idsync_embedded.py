@@ -96,6 +96,19 @@ def test_the_async_transport_waits_for_a_database_in_a_thread(tmp_path: Path) ->
     idsync.close()
 
 
+def test_a_database_may_be_a_path_object(tmp_path: Path) -> None:
+    """It is the file that the same text names, and ":memory:" is none."""
+    path = tmp_path / "profiles.db"
+    idsync = LocalIDSync(path)
+    mpid = idsync.seed_profile({"customerid": "1"})
+    idsync.close()
+    again = LocalIDSync(str(path))
+    assert [profile["mpid"] for profile in again.profiles()] == [mpid]
+    again.close()
+    LocalIDSync(Path(":memory:")).close()
+    assert not Path(":memory:").exists()
+
+
 def test_a_service_tells_its_strategy() -> None:
     """With every setting that is in force."""
     strategy = IdentityStrategy("best_match", max_age_s=5)

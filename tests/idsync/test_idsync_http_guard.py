@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import httpx
 import pytest
 from http_serving import Client, serving
+from idsync_driver import KEY
 
 from identity_session.idsync import LocalIDSync
 from identity_session.idsync.guard import Guard
@@ -113,6 +117,43 @@ def test_without_a_token_the_emulator_is_closed_to_others() -> None:
         assert answer.status == 403
         assert "IDENTITY_SESSION_TOKEN" in answer.body["error"]
         assert client.call("identify", {"customerid": "1"}).status == 200
+
+
+@pytest.mark.parametrize(
+    ("addresses", "closed"),
+    [
+        ([], False),
+        (["testserver", "testclient"], False),
+        (["localhost", "/run/idsync.sock", ""], False),
+        (["127.0.0.1", "127.0.0.2"], False),
+        (["::1", "::1"], False),
+        (["127.0.0.1", "192.0.2.7"], True),
+        (["192.0.2.7", "127.0.0.1"], True),
+        (["::1", "2001:db8::7"], True),
+        (["fe80::1%eth0", "::1"], True),
+        (["0.0.0.0"], True),
+    ],
+)
+def test_other_machines_need_the_token(addresses: list[str], closed: bool) -> None:
+    """Whatever served the application: an address of another machine at either end closes the emulator."""
+    headers = [(b"host", b"localhost")]
+    refusal = Guard().emulator_refusal(headers, addresses)
+    assert (refusal.status if refusal else None) == (403 if closed else None)
+    right = [*headers, (b"authorization", b"Bearer t0ken")]
+    assert Guard(token="t0ken").emulator_refusal(right, addresses) is None
+
+
+@pytest.mark.parametrize(("address", "status"), [("127.0.0.1", 200), ("192.0.2.7", 403)])
+def test_the_application_tells_who_calls(address: str, status: int) -> None:
+    """Under any server; the Identity API is open to all."""
+    transport = httpx.ASGITransport(LocalIDSync().app, client=(address, 1))
+
+    async def statuses() -> list[int]:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            health = await client.get("/emulator/health")
+            return [health.status_code, (await client.post("/v1/identify", content=IDENTIFY, headers=KEY)).status_code]
+
+    assert asyncio.run(statuses()) == [status, 200]
 
 
 @pytest.mark.parametrize(

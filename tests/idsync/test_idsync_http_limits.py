@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gzip
 import json
 import logging
 import socket
+import threading
 import time
+from collections.abc import Iterator
+from types import SimpleNamespace
 
+import httpx
 import pytest
+import uvicorn
 from http_serving import PATIENCE_SECONDS, Client, read_to_end
 from idsync_driver import KEY
+from servers import opened
 from steady import steady
 
 from identity_session.idsync import LocalIDSync, app, connections
 from identity_session.idsync.requests import BODY_LIMIT_BYTES
+from identity_session.idsync.serve import listener
 
 GZIP = {**KEY, "content-encoding": "gzip"}
 
@@ -94,6 +103,53 @@ def test_a_body_that_drips_is_cut_off(client: Client, monkeypatch: pytest.Monkey
         assert time.monotonic() - started < 4
 
 
+def test_a_page_reads_that_its_body_took_too_long(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it reads other errors of a call; of the emulator it reads nothing."""
+    monkeypatch.setattr(app, "BODY_SECONDS", 0.1)
+    for target, readable in (("/v1/identify", True), ("/emulator/profiles", False)):
+        head = f"POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
+        answer = client.raw(head.encode())
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert (b"access-control-allow-origin: *" in answer.lower()) is readable
+
+
+def test_an_import_may_take_longer(client: Client, idsync: LocalIDSync, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be a thousand times as large as other bodies."""
+    monkeypatch.setattr(app, "BODY_SECONDS", 0.1)
+    body = json.dumps(idsync.export_state()).encode()
+    head = f"POST /emulator/import HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", client.port), PATIENCE_SECONDS) as connection:
+        connection.sendall(head.encode() + body[:1])
+        time.sleep(0.5)
+        connection.sendall(body[1:])
+        assert connection.recv(12) == b"HTTP/1.1 204"
+
+
+@steady
+def test_a_large_body_is_read_in_time_that_grows_with_its_size() -> None:
+    """However small the pieces it comes in."""
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": b"x" * 4096, "more_body": True}
+
+    started = time.monotonic()
+    assert len(asyncio.run(app._Body(receive).read(10_000_000, 60.0))) == 10_000_000
+    assert time.monotonic() - started < 3
+
+
+def test_an_export_is_written_beside_the_loop(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large one takes seconds, in which others want their answers."""
+    loops = []
+
+    def dumps(value: object) -> str:
+        loops.append(asyncio._get_running_loop())
+        return json.dumps(value)
+
+    monkeypatch.setattr(app, "json", SimpleNamespace(dumps=dumps))
+    assert client.emulator("GET", "export").status == 200
+    assert loops == [None]
+
+
 def drip(connection: socket.socket, data: bytes) -> int:
     """Send a byte at a time until the other side is gone. Returns how many it took."""
     for number, byte in enumerate(data):
@@ -139,6 +195,48 @@ def test_a_drop_closes_the_connection_without_an_answer(
     assert client.raw(head.encode() + body) == b""
     assert len(idsync.profiles()) == written
     assert client.call("identify", {"customerid": "1"}).status == 200
+
+
+@pytest.mark.parametrize(("when", "written"), [("before", 0), ("after", 1)])
+def test_a_drop_is_no_answer_under_another_server(
+    idsync: LocalIDSync, caplog: pytest.LogCaptureFixture, when: str, written: int
+) -> None:
+    """One that cannot close connections for the application closes one whose answer is left unfinished; its log has a
+    line at most, and the next call is served."""
+    idsync.reset()
+    with (
+        plain_uvicorn(idsync) as port,
+        opened("sync", "k", base_url=f"http://127.0.0.1:{port}/v1", retry=None) as session,
+    ):
+        idsync.set_faults([{"endpoint": "identify", "times": 1, "drop": when}])
+        assert session.start().http_code == -1
+        assert len(idsync.profiles()) == written
+        assert session.login({"userIdentities": {"customerid": "1"}}).http_code == 200
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_a_drop_is_no_answer_within_the_process(idsync: LocalIDSync) -> None:
+    """To a session that has the application without a server."""
+    transport = httpx.ASGITransport(idsync.app)
+    with opened("async", "k", base_url="http://localhost/v1", transport=transport, retry=None) as session:
+        idsync.set_faults([{"endpoint": "identify", "times": 1, "drop": "before"}])
+        assert session.start().http_code == -1
+        assert session.start().http_code == 200
+
+
+@contextlib.contextmanager
+def plain_uvicorn(idsync: LocalIDSync) -> Iterator[int]:
+    """The application under uvicorn as it comes, in a thread."""
+    server = uvicorn.Server(uvicorn.Config(idsync.app, log_config=None, ws="none"))
+    with listener("127.0.0.1", 0) as sock:
+        thread = threading.Thread(target=server.run, args=([sock],))
+        thread.start()
+        try:
+            yield sock.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join(PATIENCE_SECONDS)
+            assert not thread.is_alive()
 
 
 @steady

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -38,6 +39,14 @@ def test_it_describes_everything_served(client: Client) -> None:
     for call in Call:
         assert sum(path.lower().endswith(f"/{call}") for path in paths) >= 2, call
     assert client.request("POST", "/openapi.json").status == 405
+
+
+def test_a_path_may_name_every_mpid() -> None:
+    """The outermost ones have 19 digits."""
+    operation = description()["paths"]["/v1/{mpid}/modify"]["post"]
+    pattern = next(each["schema"]["pattern"] for each in operation["parameters"] if each["name"] == "mpid")
+    for mpid, fits in ((-(2**63), True), (2**63 - 1, True), (1, True), (0, False), (10**19, False)):
+        assert bool(re.search(pattern, str(mpid))) is fits
 
 
 def test_every_reference_leads_somewhere() -> None:

@@ -79,6 +79,8 @@ def test_an_unknown_path_is_a_404(path: str) -> None:
         b'{"environment":"production","known_identities":{"email":"\\u0000"}}',
         b'{"environment":"production","known_identities":{"email":"\\ud800"}}',
         b'{"environment":"production","known_identities":{"email":"\xff"}}',
+        b'{"environment":"production","known_identities":{"email":"ed"},"x":NaN}',
+        b'{"environment":"production","known_identities":{"email":"ed"},"x":-Infinity}',
         b'{"environment":"production","known_identities":{"email":"ed"},"x":' + b"[" * 10_000 + b"]" * 10_000 + b"}",
         b'{"environment":"production","known_identities":{"email":"ed"},"previous_mpid":' + b"1" * 5_000 + b"}",
     ],

@@ -108,6 +108,14 @@ class TestServing:
             assert served.profiles()[0]["identities"] == {"email": ["a@example.com"]}
             assert served.profiles()[0]["other_identities"] == {"customerid": ["1"]}
 
+    def test_a_config_without_a_strategy_leaves_it_to_the_option(self, tmp_path: Path) -> None:
+        """Keys alone are no reason to take another one."""
+        config = tmp_path / "idsync.toml"
+        config.write_text('[api_keys]\n"the-key" = "the-secret"\n')
+        with ServeProcess("--strategy", "profile_link", "--config", str(config)) as served:
+            assert served.emulator("GET", "config").body["strategy"] == "profile_link"
+            assert served.call("identify", {"email": "a@example.com"}).status == 401
+
     def test_a_seed_makes_the_mpids_the_same(self) -> None:
         seen = []
         for _ in range(2):
@@ -186,12 +194,28 @@ class TestRefusing:
         for options in ([], ["--workers", "2"]):
             assert "s3cret" not in refused("--database", url, *options)
 
+    @pytest.mark.parametrize(
+        ("missing", "options", "extra"),
+        [
+            ("uvicorn", [], "server"),
+            ("starlette", ["--host", "203.0.113.7"], "server"),
+            ("psycopg", ["--port", "0", "--database", "postgresql://localhost/db"], "postgres"),
+        ],
+    )
     def test_a_missing_extra_is_named(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        missing: str,
+        options: list[str],
+        extra: str,
     ) -> None:
-        monkeypatch.setitem(sys.modules, "uvicorn", None)
-        assert cli.main(["serve"]) == 2
-        assert "identity_session[server]" in capsys.readouterr().err
+        """Whichever it is, in one line."""
+        monkeypatch.delitem(sys.modules, "identity_session.idsync.postgres", raising=False)
+        monkeypatch.setitem(sys.modules, missing, None)
+        assert cli.main(["serve", *options]) == 2
+        err = capsys.readouterr().err
+        assert (f"identity_session[{extra}]" in err, err.count("\n")) == (True, 1)
 
 
 class TestWorkers:

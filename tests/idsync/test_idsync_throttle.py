@@ -130,6 +130,14 @@ def test_a_clock_that_is_set_back_changes_nothing() -> None:
         throttle.take(["a"], 0)
 
 
+def test_whoever_waits_as_told_is_let_through_after_the_clock_was_set_back() -> None:
+    """However far: the bucket fills from where the clock is."""
+    throttle = Throttle(1, 1, "app")
+    throttle.take(["a"], 100_000_000)
+    assert waited(throttle, "a", 0) == 1
+    assert waited(throttle, "a", 1_000) is None
+
+
 def test_no_more_buckets_are_kept_than_are_worth_it() -> None:
     """Memory does not grow with every identity ever seen."""
     throttle = Throttle(1, 1, "app")
