@@ -168,8 +168,6 @@ class IdentityStrategy:
             raise ValueError("immutable types must come first in the priority")
         if self.strategy == "best_match" and self.login:
             raise ValueError("best match has no login types; choose another strategy or leave them out")
-        if self.preset.bare_login == "refuse" and not self.login:
-            raise ValueError(f"{self.strategy} refuses a login without a login type, so every one; name a login type")
 
     def _check_settings(self) -> None:
         for name, choices in _CHOICES.items():

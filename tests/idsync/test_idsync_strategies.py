@@ -74,7 +74,6 @@ def test_login_types_come_in_the_order_of_the_priority() -> None:
         ({"strategy": "cleancut"}, "unknown strategy 'cleancut'"),
         ({"priority": ["customerid", "e-mail"]}, "unknown identity type 'e-mail' in priority"),
         ({"priority": []}, "the priority is empty"),
-        ({"strategy": "profile_isolation", "login": []}, "refuses a login without a login type"),
         ({"priority": ["customerid", "email", "customerid"]}, "priority names a type twice"),
         ({"login": "customerid"}, "login is a str; pass a list"),
         ({"priority": ["email"]}, "login type 'customerid' is not in the priority"),
