@@ -24,7 +24,7 @@ SCHEMA_VERSION = 1
 
 _CONNECTIONS = 10
 _CONNECT_SECONDS = 10
-_LOCK_SECONDS = 5
+_LOCK_SECONDS = 8
 """How long to wait for a lock or a free connection. Who calls waits for ten seconds, and is to hear of it before."""
 
 _IDLE_SECONDS = 60

@@ -25,7 +25,7 @@ SCHEMA_VERSION = 1
 _APPLICATION_ID = 0x49445359
 """Marks the file as ours ("IDSY"), so that a database of another program is never written to."""
 
-_BUSY_SECONDS = 5.0
+_BUSY_SECONDS = 8.0
 """How long a transaction waits for those of other processes. Each takes milliseconds. Who calls waits for ten seconds,
 and is to hear of it before."""
 

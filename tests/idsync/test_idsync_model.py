@@ -46,7 +46,7 @@ def configurations(draw: st.DrawFn) -> IdentityStrategy:
     login, immutable = set(), []
     if strategy != "best_match":
         immutable = priority[: draw(st.sampled_from([0, 1, 1, 2]))]
-        login = draw(st.sets(st.sampled_from(priority), min_size=strategy == "profile_isolation")) | set(immutable)
+        login = draw(some) | set(immutable)
     return IdentityStrategy(
         strategy,
         priority,

@@ -16,6 +16,7 @@ import pytest
 from http_serving import PATIENCE_SECONDS, Client, ServeProcess, request_on
 from idsync_driver import KEY
 from required import only_slow
+from steady import steady
 
 
 class Load:
@@ -145,6 +146,7 @@ def test_a_request_under_way_is_answered_before_the_end() -> None:
             assert answer.result(PATIENCE_SECONDS).status == 200
 
 
+@steady
 def test_the_end_does_not_wait_for_ever() -> None:
     """A request that takes a minute, and connections that say nothing, are cut off within ten seconds."""
     with ServeProcess() as served:
