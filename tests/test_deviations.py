@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from uuid import UUID
 import pytest
 from scripted import KEY, Clock, Scripted, identities, ids, lost, session, unreachable, user
 
-from identity_session import IdentityRequest, JsonStorage, MemoryStorage
+from identity_session import IdentityRequest, JsonStorage, MemoryStorage, __version__
 from identity_session.exchange import HTTPRequest
 
 STATUSES = [301, 400, 401, 403, 404, 429, 500, 502, 503]
@@ -862,6 +863,21 @@ def test_d30_alias_requests_stay_with_the_service_that_was_named(settings: dict[
     own = session(Scripted(note), **settings)
     own.alias_users({"sourceMpid": "1", "destinationMpid": "2", "startTime": 1, "endTime": 2})
     assert sent == [target]
+
+
+def test_d31_a_request_says_what_it_reads_who_asks_and_which_scope_is_meant() -> None:
+    headers: list[Mapping[str, str]] = []
+
+    def note(request: HTTPRequest) -> int:
+        headers.append(request.headers)
+        return 202
+
+    own = session(Scripted(note))
+    own.login()
+    own.alias_users({"sourceMpid": "1", "destinationMpid": "2", "startTime": 1, "endTime": 2})
+    assert {each["accept"] for each in headers} == {"application/json"}
+    assert {each["user-agent"] for each in headers} == {f"identity_session/{__version__}"}
+    assert service(own).last["data"]["scope"] == "device"
 
 
 class TestKeptOnPurpose:
