@@ -21,7 +21,7 @@ HEAD_SECONDS = 10.0
 HEAD_LIMIT_BYTES = 32 * 1024
 """Browsers send a few KB at most."""
 
-GRACE_SECONDS = 6
+GRACE_SECONDS = 5
 """How long requests under way may take once the end was asked for."""
 
 
@@ -70,9 +70,12 @@ class Server(uvicorn.Server):
     """Serves an application on listening sockets until SIGTERM or SIGINT. `ready` is called once it does, `ending`
     when it was asked to end."""
 
-    drain_seconds = 0.5
+    drain_seconds = 1.5
     """How long connections may stay after that: their next answer tells them to close, so that none is closed while
     a request is on its way."""
+
+    settle_seconds = 0.1
+    """How long to look out for connections that are still to be taken over."""
 
     def __init__(self, app: Any, ready: Callable[[], None], ending: Callable[[], None]) -> None:
         config = uvicorn.Config(
@@ -105,8 +108,16 @@ class Server(uvicorn.Server):
             if cycle is not None:
                 cycle.default_headers = headers
         await self._stop_listening(sockets or [])
-        await asyncio.sleep(self.drain_seconds)
+        await self._drain()
         await super().shutdown(sockets)
+
+    async def _drain(self) -> None:
+        """Wait until there are no connections any more, or no more time."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self.drain_seconds
+        await asyncio.sleep(self.settle_seconds)
+        while self.server_state.connections and loop.time() < until:
+            await asyncio.sleep(0.01)
 
     async def _stop_listening(self, sockets: list[socket.socket]) -> None:
         """Take no more connections, but those that clients were already told they have."""

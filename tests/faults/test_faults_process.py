@@ -67,7 +67,7 @@ def ended(front: str, hangs_at: str, end: str, folder: Path) -> tuple[float, int
                 assert process.stdout.readline() == "in flight\n"
             else:
                 eventually(lambda: server.connections)
-                pause(0.05)
+            pause(0.05)  # an interrupt in the instant before an event loop begins to wait is heard only when it wakes
             assert process.poll() is None
             began = monotonic()
             if end == "interrupt":

@@ -89,7 +89,7 @@ def serving(idsync: LocalIDSync, guard: Guard | None = None, *, shared: bool = F
     up = threading.Event()
 
     class ThreadServer(Server):
-        drain_seconds = 0.0
+        drain_seconds = settle_seconds = 0.0
 
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
