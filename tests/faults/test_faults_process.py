@@ -19,8 +19,7 @@ from storage_helpers import answer_to
 from identity_session.clock import monotonic, pause
 from identity_session.testing.faults import Handler, Peer, RawServer, answers, behaviours, http
 
-EXIT_SECONDS = 2.0 if "COVERAGE_PROCESS_START" in os.environ else 1.0
-"""A second after the end of the main program, and where programs are measured another to write down the coverage."""
+EXIT_SECONDS = 1.0
 PATIENCE_SECONDS = 20.0
 REMAINS = ("ResourceWarning", "never retrieved", "Exception ignored", "was destroyed", "Fatal Python error")
 """What Python writes to standard error when something was left lying about."""
