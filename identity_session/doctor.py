@@ -79,8 +79,8 @@ def _repair(storage: JsonStorage, findings: list[Finding], lock_seconds: float) 
                 _REPAIRS[finding.kind](storage, finding.path)
 
 
-def _recover(_: JsonStorage, path: Path) -> None:
-    files.recover(path)
+def _recover(storage: JsonStorage, path: Path) -> None:
+    files.recover(path, storage.temporary)
 
 
 def _mend_device_stamp(storage: JsonStorage, _: Path) -> None:

@@ -32,7 +32,8 @@ MAX_FILE_BYTES = 32 * 1024 * 1024
 KEPT_CORRUPT_FILES = 3
 
 _PASSING_TROUBLE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)
-_CANNOT_SYNC = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.EOPNOTSUPP)
+_CANNOT_SYNC = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
+_CANNOT_LINK = (errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM)  # as on exFAT
 
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NO_BLOCK = getattr(os, "O_NONBLOCK", 0)
@@ -86,7 +87,7 @@ def save(path: Path, content: Mapping[str, Any], temporary: Path) -> Path | None
         **{name: value for name, value in content.items() if name not in _ENVELOPE},
     }
     document["checksum"] = _checksum(document)
-    data = json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
+    data = _text_of(document)
     if len(data) > MAX_FILE_BYTES:
         raise StorageError(f"{path.name} would be larger than {MAX_FILE_BYTES >> 20} MiB; store less in attributes")
     try:
@@ -100,8 +101,7 @@ def save(path: Path, content: Mapping[str, Any], temporary: Path) -> Path | None
             _take_back(path, current)
             raise
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        _discard(temporary)
         raise StorageError(f"{path} could not be written ({_reason(error)})") from error
     return aside
 
@@ -116,8 +116,8 @@ def last_good(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def recover(path: Path) -> tuple[dict[str, Any] | None, Path | None]:
-    """Make a damaged or missing file good again: set it aside and bring back the generation before.
+def recover(path: Path, temporary: Path) -> tuple[dict[str, Any] | None, Path | None]:
+    """Make a damaged or missing file good again: set it aside and bring back the generation before, which stays.
 
     Returns the document now in force (None: start afresh) and where the damaged file lies now (None: there was no
     damage any more, or it could not be moved). Logs one warning per damaged file.
@@ -130,8 +130,11 @@ def recover(path: Path) -> tuple[dict[str, Any] | None, Path | None]:
         aside = _set_aside(path, damage) or aside
     if document is None and previous is not None:
         document = previous
-        with contextlib.suppress(OSError):
-            _link_or_copy(previous_of(path), path)
+        try:  # a copy, since damage to a link would be damage to both
+            _write_durably(temporary, _text_of(previous))
+            os.replace(temporary, path)
+        except OSError:
+            _discard(temporary)
     return document, aside
 
 
@@ -268,6 +271,11 @@ def _write_durably(path: Path, data: bytes) -> None:
         os.fsync(handle)
 
 
+def _discard(temporary: Path) -> None:
+    with contextlib.suppress(OSError):
+        temporary.unlink()
+
+
 def _make_way(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():  # it may hold what is not ours
         _set_aside(path, DamagedFileError("it is a folder"))
@@ -278,7 +286,12 @@ def _make_way(path: Path) -> None:
 def _keep_previous(path: Path) -> None:
     previous = previous_of(path)
     _make_way(previous)
-    _link_or_copy(path, previous)
+    try:
+        os.link(path, previous)
+    except OSError as error:
+        if error.errno not in _CANNOT_LINK:
+            raise
+        _write_durably(previous, path.read_bytes())
     os.chmod(previous, 0o600)
 
 
@@ -289,15 +302,6 @@ def _take_back(path: Path, current: Mapping[str, Any] | None) -> None:
             os.replace(previous_of(path), path)
         else:
             path.unlink()
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
-            raise
-        _write_durably(target, source.read_bytes())  # some file systems have no hard links
 
 
 def _set_aside(path: Path, damage: DamagedFileError) -> Path | None:
@@ -332,6 +336,10 @@ def _age(aside: Path) -> tuple[str, int]:
 
 def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(f"{path.name}.{suffix}")
+
+
+def _text_of(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
 def _checksum(document: Mapping[str, Any]) -> str:

@@ -197,7 +197,7 @@ class JsonStorage:
     def _recover(self, path: Path) -> dict[str, Any] | None:
         try:
             with self.lock(_RECOVERY_LOCK_SECONDS):
-                document, aside = files.recover(path)
+                document, aside = files.recover(path, self.temporary)
         except StorageBusyError:
             return files.last_good(path)  # its holder may hang; to read is possible all the same
         self.recovered_from = aside or self.recovered_from

@@ -28,6 +28,10 @@ def save(file: Path, **content: Any) -> None:
     files.save(file, content, file.with_name("save.tmp"))
 
 
+def recover(file: Path) -> tuple[dict[str, Any] | None, Path | None]:
+    return files.recover(file, file.with_name("save.tmp"))
+
+
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.lstat().st_mode)
 
@@ -61,7 +65,7 @@ def test_a_person_can_read_the_file(file: Path) -> None:
 
 def test_a_file_that_is_not_there_is_no_document(file: Path) -> None:
     assert files.load(file) is None
-    assert files.recover(file) == (None, None)
+    assert recover(file) == (None, None)
 
 
 def test_every_save_is_one_generation_more_and_keeps_the_one_before(file: Path) -> None:
@@ -175,7 +179,7 @@ def test_a_file_system_without_hard_links_keeps_the_previous_generation_all_the_
     assert (read_document(file)["n"], read_document(previous(file))["n"]) == (2, 1)
     assert mode(previous(file)) == 0o600
     file.write_text("damaged")
-    document, _ = files.recover(file)
+    document, _ = recover(file)
     assert document is not None
     assert document["n"] == 1
     assert read_document(file)["n"] == 1
@@ -285,7 +289,7 @@ def test_a_symbolic_link_planted_in_the_store_is_never_followed(
     planted.unlink(missing_ok=True)
     planted.symlink_to(victim)
     if name == "state.json":
-        document, aside = files.recover(file)
+        document, aside = recover(file)
         assert document is None
         assert aside is not None
         assert aside.is_symlink()
@@ -303,7 +307,7 @@ def test_a_link_in_the_place_of_the_previous_generation_is_not_read_through(file
     write_document(victim, {"n": 666})
     previous(file).symlink_to(victim)
     file.write_text("damaged")
-    assert files.recover(file)[0] is None
+    assert recover(file)[0] is None
 
 
 @pytest.mark.parametrize("name", ["save.tmp", "state.json.previous"])
@@ -362,7 +366,7 @@ def test_a_damaged_file_is_set_aside_with_one_warning_and_the_generation_before_
     with pytest.raises(files.DamagedFileError):
         files.load(file)
     with caplog.at_level(logging.DEBUG), freeze_time("2024-05-06 07:08:09"):
-        document, aside = files.recover(file)
+        document, aside = recover(file)
     assert document is not None
     assert document["n"] == 1
     assert read_document(file)["n"] == 1
@@ -371,7 +375,7 @@ def test_a_damaged_file_is_set_aside_with_one_warning_and_the_generation_before_
     assert mode(aside) == 0o600
     assert [(r.name, r.levelname) for r in caplog.records] == [("identity_session", "WARNING")]
     assert aside.name in caplog.text
-    assert files.recover(file)[1] is None
+    assert recover(file)[1] is None
 
 
 @pytest.mark.parametrize(
@@ -394,7 +398,7 @@ def test_an_envelope_of_a_wrong_type_is_damage_even_with_a_right_checksum(
     write_document(file, {"n": 1}, **envelope)
     with pytest.raises(files.DamagedFileError):
         files.load(file)
-    save_again, _ = files.recover(file)
+    save_again, _ = recover(file)
     assert save_again is None
     save(file, n=2)
     assert read_document(file)["generation"] == 1
@@ -450,7 +454,7 @@ def test_a_folder_in_the_place_of_the_file_is_moved_with_all_it_holds(file: Path
         file.unlink()
     file.mkdir()
     (file / "precious").write_text("somebody's")
-    document, aside = files.recover(file)
+    document, aside = recover(file)
     assert (document["n"] if document else None) == (1 if has_previous else None)
     assert aside is not None
     assert (aside / "precious").read_text() == "somebody's"
@@ -462,7 +466,7 @@ def test_a_pipe_or_a_socket_in_the_place_of_the_file_does_not_hang(file: Path) -
     save(file, n=2)
     file.unlink()
     os.mkfifo(file)
-    document, aside = files.recover(file)
+    document, aside = recover(file)
     assert document is not None
     assert document["n"] == 1
     assert aside is not None
@@ -477,7 +481,7 @@ def test_of_the_files_set_aside_the_three_newest_are_kept(file: Path) -> None:
     with freeze_time("2024-05-06 07:08:09") as frozen:
         for n in range(12):
             file.write_text(f"damage {n}")
-            files.recover(file)
+            recover(file)
             if n == 10:
                 frozen.tick(1)
     assert [(file.parent / name).read_text() for name in set_aside(file)] == ["damage 9", "damage 10", "damage 11"]
@@ -487,7 +491,7 @@ def test_a_clock_that_was_set_back_does_not_cost_the_file_that_was_set_aside_now
     for year in (2031, 2032, 2033, 2024):
         with freeze_time(f"{year}-01-01"):
             file.write_text(f"damage of {year}")
-            _, aside = files.recover(file)
+            _, aside = recover(file)
         assert aside is not None
         assert aside.read_text() == f"damage of {year}"
     assert len(set_aside(file)) == 3
@@ -497,14 +501,14 @@ def test_folders_set_aside_are_never_deleted(file: Path) -> None:
     for n in range(5):
         file.mkdir()
         (file / f"precious {n}").touch()
-        files.recover(file)
+        recover(file)
     assert len(list(file.parent.glob("*/precious *"))) == 5
 
 
 def test_a_damaged_previous_generation_is_set_aside_too(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     file.write_text("damaged")
     previous(file).write_text("damaged as well")
-    document, aside = files.recover(file)
+    document, aside = recover(file)
     assert document is None
     assert aside is not None
     assert len(caplog.records) == 2
@@ -518,11 +522,24 @@ def test_a_missing_file_is_brought_back_from_the_previous_generation_without_a_w
     save(file, n=1)
     save(file, n=2)
     file.unlink()
-    document, aside = files.recover(file)
+    document, aside = recover(file)
     assert document is not None
     assert (document["n"], aside) == (1, None)
     assert read_document(file)["n"] == 1
     assert not caplog.records
+
+
+def test_damage_on_the_spot_after_a_recovery_does_not_reach_the_generation_before(file: Path) -> None:
+    save(file, number=1)
+    save(file, number=2)
+    for _ in range(3):
+        with file.open("r+b") as spot:  # as a bad sector does: the same file, with other content
+            spot.write(b"\0" * 64)
+        document, aside = recover(file)
+        assert document is not None
+        assert document["number"] == 1
+        assert aside is not None
+    assert files.load(file) == files.load(previous(file)) == document
 
 
 def test_a_damaged_file_that_cannot_be_moved_is_reported_and_the_generation_before_used(
@@ -536,7 +553,7 @@ def test_a_damaged_file_that_cannot_be_moved_is_reported_and_the_generation_befo
         raise OSError(errno.EBUSY, "Device or resource busy")
 
     monkeypatch.setattr(os, "replace", stuck)
-    document, aside = files.recover(file)
+    document, aside = recover(file)
     assert document is not None
     assert (document["n"], aside) == (1, None)
     assert "cannot be moved (Device or resource busy)" in caplog.text
@@ -563,7 +580,7 @@ def test_neither_warning_nor_error_shows_what_was_in_the_file(file: Path, caplog
     file.write_bytes(file.read_bytes()[:-5])
     with pytest.raises(files.DamagedFileError) as caught:
         files.load(file)
-    files.recover(file)
+    recover(file)
     assert "canary" not in str(caught.value) + caplog.text
 
 
@@ -574,7 +591,7 @@ def test_neither_warning_nor_error_shows_what_was_in_the_file(file: Path, caplog
 def test_a_newer_schema_is_left_alone_and_the_error_says_what_to_do(file: Path, checksum: str) -> None:
     write_document(file, {"n": 1}, schema_version=2, **({"checksum": "wrong"} if checksum == "wrong" else {}))
     before = file.read_bytes()
-    for attempt in (files.load, files.recover, save):
+    for attempt in (files.load, recover, save):
         with pytest.raises(NewerStorageError, match="upgrade identity_session, or use another storage path"):
             attempt(file)
     assert file.read_bytes() == before
@@ -584,7 +601,7 @@ def test_a_newer_schema_is_left_alone_and_the_error_says_what_to_do(file: Path, 
 def test_a_newer_previous_generation_is_left_alone(file: Path) -> None:
     write_document(previous(file), {"n": 1}, schema_version=2)
     with pytest.raises(NewerStorageError):
-        files.recover(file)
+        recover(file)
     assert previous(file).exists()
 
 
@@ -598,7 +615,7 @@ def test_trouble_that_passes_does_not_make_a_good_file_count_as_damaged(
     with disk.failing(10_000, code):
         files.load(file)
     with disk.failing(disk.calls.index(step) + 1, code), pytest.raises(StorageError, match="cannot be read"):
-        files.recover(file)
+        recover(file)
     assert os.listdir(file.parent) == ["state.json"]
     assert files.load(file) is not None
 
@@ -700,10 +717,10 @@ def test_a_recovery_that_fails_at_any_step_loses_nothing_and_the_next_succeeds(
         file.unlink()
         file.write_text("damaged")
         with disk.failing(step, code):
-            document, aside = files.recover(file)
+            document, aside = recover(file)
         assert document is None or document["n"] == 1
         assert aside is None or aside.read_text() == "damaged"
-        remembered = files.recover(file)[0]
+        remembered = recover(file)[0]
         if remembered is None:  # the generation before could not be read either; it is kept for a person to look at
             (kept,) = file.parent.glob(f"{file.name}.previous.corrupt-*")
             remembered = read_document(kept)
