@@ -6,7 +6,7 @@ Disk work that waits (locks, syncs) is done in a thread. Runs on asyncio.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar, assert_never
@@ -19,6 +19,7 @@ from .conversation import Apply, Ask, Conversation, Effect, Outcome, Pause, Read
 from .errors import StorageBusyError, StorageError
 from .exchange import AsyncSender, Call
 from .front import Front, Offline, forgets, is_carrier
+from .identities import RequestLike
 from .listeners import check_callable, tell_async
 from .threads import in_daemon_thread
 from .views import AliasResult, AsyncIdentityUser, IdentityResult, SearchResult
@@ -62,28 +63,35 @@ class AsyncIdentitySession(Front[AsyncIdentityUser]):
     ) -> None:
         await self.close()
 
-    async def identify(self, request: Any = None, callback: Callback = None) -> Result:
+    async def identify(self, request: RequestLike = None, callback: Callback = None) -> Result:
         """See `IdentitySession.identify`."""
         return await self._identity_call(Call.IDENTIFY, request, callback)
 
-    async def login(self, request: Any = None, callback: Callback = None) -> Result:
+    async def login(self, request: RequestLike = None, callback: Callback = None) -> Result:
         """See `IdentitySession.login`."""
         return await self._identity_call(Call.LOGIN, request, callback)
 
     async def logout(
-        self, request: Any = None, callback: Callback = None, *, offline: Offline = "keep", keep_user: bool = True
+        self,
+        request: RequestLike = None,
+        callback: Callback = None,
+        *,
+        offline: Offline = "keep",
+        keep_user: bool = True,
     ) -> Result:
         """See `IdentitySession.logout`. One that is cancelled under way has forgotten the user, in the same session."""
         return await self._identity_call(
             Call.LOGOUT, request, callback, forget=forgets(offline, keep_user), keep_user=keep_user
         )
 
-    async def modify(self, request: Any = None, callback: Callback = None) -> Result:
+    async def modify(self, request: RequestLike = None, callback: Callback = None) -> Result:
         """See `IdentitySession.modify`."""
         return await self._identity_call(Call.MODIFY, request, callback)
 
     async def search(
-        self, known_identities: Any, callback: Callable[[SearchResult], object] | None = None
+        self,
+        known_identities: RequestLike,
+        callback: Callable[[SearchResult], object] | None = None,
     ) -> SearchResult:
         """See `IdentitySession.search`."""
         check_callable("callback", callback)
@@ -100,7 +108,9 @@ class AsyncIdentitySession(Front[AsyncIdentityUser]):
         return await _in_thread(self._alias_request, source_user, destination_user, scope, now_ms)
 
     async def alias_users(
-        self, alias_request: Any, callback: Callable[[AliasResult], object] | None = None
+        self,
+        alias_request: AliasRequest | Mapping[str, object] | None,
+        callback: Callable[[AliasResult], object] | None = None,
     ) -> AliasResult:
         """See `IdentitySession.alias_users`."""
         check_callable("callback", callback)
@@ -141,7 +151,7 @@ class AsyncIdentitySession(Front[AsyncIdentityUser]):
         await _locked(self._archive.clear, monotonic() + self._settings.timeout_seconds)
         self._core.was_reset()
 
-    async def _identity_call(self, call: Call, request: Any, callback: Callback, **leaving: bool) -> Result:
+    async def _identity_call(self, call: Call, request: RequestLike, callback: Callback, **leaving: bool) -> Result:
         check_callable("callback", callback)
         return await self._told(await self._run(self._core.identity_call(call, request, **leaving)), callback)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import timedelta
 from os import PathLike, fspath
 from pathlib import Path
@@ -19,14 +19,14 @@ from .config import DEFAULT_BASE_URL, Environment, Platform, Settings, settings
 from .conversation import Outcome
 from .core import Core
 from .errors import StorageError
-from .identities import IdentityRequest
+from .identities import RequestLike
 from .listeners import Listeners, Message, check_callable
 from .retry import RetryPolicy
 from .signing import Scheme
 from .store import JsonStorage, Storage
 from .threads import after_fork
 from .users import User
-from .views import IdentityResult
+from .views import IdentityResult, UserView
 
 logger = logging.getLogger("identity_session")
 
@@ -50,8 +50,8 @@ class Front(ABC, Generic[View]):
         domain: str | None = None,
         direct_url_routing: bool = False,
         environment: Environment = "production",
-        identify_request: IdentityRequest | Mapping[str, object] | None = None,
-        identity_callback: Callable[[Any], object] | None = None,
+        identify_request: RequestLike = None,
+        identity_callback: Callable[[IdentityResult[View]], object] | None = None,
         storage: Storage | str | PathLike[str] | None = None,
         strict_storage: bool = True,
         workspace_token: str | None = None,
@@ -184,7 +184,7 @@ class Front(ABC, Generic[View]):
         """Where a damaged state file was set aside by this session, or None."""
         return self._storage.recovered_from
 
-    def on_user_identified(self, listener: Callable[[Any, Any], object]) -> Callable[[], None]:
+    def on_user_identified(self, listener: Callable[[View, View | None], object]) -> Callable[[], None]:
         """Call `listener(user, previous_user)` after every call that was answered with 200, once the state is on disk
         and before the call's own callback. `previous_user` is that of the result: None unless the user changed.
 
@@ -237,6 +237,8 @@ class Front(ABC, Generic[View]):
         if source_user is None or destination_user is None:
             logger.warning("no alias request was made: the source or the destination user is missing")
             return None
+        if not isinstance(source_user, UserView) or not isinstance(destination_user, UserView):
+            raise TypeError("an alias request is made from two users; get_user(mpid) gives the user of an MPID")
         source_mpid = source_user.mpid
         start, end = alias_window(
             self._archive.user(source_mpid) or User(source_mpid),

@@ -66,6 +66,10 @@ class IdentityRequest:
         return f"<IdentityRequest {names}>"
 
 
+RequestLike = IdentityRequest | Mapping[str, object] | None
+"""What every identity call takes: also the SDK's mapping `{"userIdentities": {...}}`, or None for no identities."""
+
+
 class InvalidRequestError(Exception):
     """A request that is refused with code -4; its text says what to change. It never names an identity value."""
 

@@ -49,7 +49,7 @@ def tell(messages: list[Message]) -> None:
         try:
             function(*arguments)
         except Exception as error:
-            _log(error)
+            _log(error, len(arguments))
 
 
 async def tell_async(messages: list[Message]) -> None:
@@ -60,14 +60,19 @@ async def tell_async(messages: list[Message]) -> None:
             if isawaitable(answer):
                 await _wait_for(answer)
         except Exception as error:
-            _log(error)
+            _log(error, len(arguments))
 
 
 async def _wait_for(answer: Awaitable[object]) -> None:
     await answer
 
 
-def _log(error: Exception) -> None:
+def _log(error: Exception, arguments: int) -> None:
     # Neither the message nor the traceback: both may show identity values.
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    logger.error("a callback raised %s at %s:%s", type(error).__name__, where.filename, where.lineno)
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    where = (
+        f"at {last.filename}:{last.lineno}"
+        if last.filename != __file__
+        else f"when called with {arguments} argument(s)"
+    )
+    logger.error("a callback raised %s %s", type(error).__name__, where)

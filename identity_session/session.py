@@ -5,9 +5,9 @@ Safe to use from several threads. No lock is held while a request is under way o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar, assert_never
+from typing import Self, TypeVar, assert_never
 
 from .aliasing import AliasRequest
 from .attributes import Edit
@@ -16,6 +16,7 @@ from .conversation import Apply, Ask, Conversation, Effect, Outcome, Pause, Read
 from .errors import StorageError
 from .exchange import Call, Sender
 from .front import Front, Offline, forgets, is_carrier
+from .identities import RequestLike
 from .listeners import check_callable, tell
 from .views import AliasResult, IdentityResult, IdentityUser, SearchResult
 
@@ -27,7 +28,8 @@ class IdentitySession(Front[IdentityUser]):
     """Who is the current user, kept straight for one program or device.
 
     An identity call returns its result, and hands the same result to the callback, if there is one. It never raises
-    because of what the network or the service did: the result's code tells.
+    because of what the network or the service did: the result's code tells. As a context manager it calls `start()` on
+    entry and `close()` on exit; only to look at who is current, neither is needed.
     """
 
     _sender: Sender | None = None
@@ -62,11 +64,11 @@ class IdentitySession(Front[IdentityUser]):
     ) -> None:
         self.close()
 
-    def identify(self, request: Any = None, callback: Callback = None) -> IdentityResult:
+    def identify(self, request: RequestLike = None, callback: Callback = None) -> IdentityResult:
         """Say who the user is, as far as is known. See `login` for arguments and result."""
         return self._identity_call(Call.IDENTIFY, request, callback)
 
-    def login(self, request: Any = None, callback: Callback = None) -> IdentityResult:
+    def login(self, request: RequestLike = None, callback: Callback = None) -> IdentityResult:
         """The user signed in.
 
         `request` is an IdentityRequest, the SDK's mapping `{"userIdentities": {...}}`, or None for no identities;
@@ -76,7 +78,12 @@ class IdentitySession(Front[IdentityUser]):
         return self._identity_call(Call.LOGIN, request, callback)
 
     def logout(
-        self, request: Any = None, callback: Callback = None, *, offline: Offline = "keep", keep_user: bool = True
+        self,
+        request: RequestLike = None,
+        callback: Callback = None,
+        *,
+        offline: Offline = "keep",
+        keep_user: bool = True,
     ) -> IdentityResult:
         """The user signed out; `request` says who the user is then, if anything is known.
 
@@ -93,11 +100,15 @@ class IdentitySession(Front[IdentityUser]):
             Call.LOGOUT, request, callback, forget=forgets(offline, keep_user), keep_user=keep_user
         )
 
-    def modify(self, request: Any = None, callback: Callback = None) -> IdentityResult:
+    def modify(self, request: RequestLike = None, callback: Callback = None) -> IdentityResult:
         """Change identities of the current user, who stays current: a value adds or replaces, None removes."""
         return self._identity_call(Call.MODIFY, request, callback)
 
-    def search(self, known_identities: Any, callback: Callable[[SearchResult], object] | None = None) -> SearchResult:
+    def search(
+        self,
+        known_identities: RequestLike,
+        callback: Callable[[SearchResult], object] | None = None,
+    ) -> SearchResult:
         """Ask whether a user with these identities (type to value) exists; changes nothing, and may run beside an
         identity call. 200 found, 404 not found, or one of `HTTPCodes`."""
         check_callable("callback", callback)
@@ -110,10 +121,14 @@ class IdentitySession(Front[IdentityUser]):
         self, source_user: IdentityUser | None, destination_user: IdentityUser | None, scope: str = "device"
     ) -> AliasRequest | None:
         """A request to copy the source's history, from when it was first seen to when it was last seen, to the
-        destination; None if a user is missing. Send it with `alias_users`."""
+        destination; None if a user is missing. Send it with `alias_users`. Raises TypeError for what is no user."""
         return self._alias_request(source_user, destination_user, scope, self._settings.now_ms())
 
-    def alias_users(self, alias_request: Any, callback: Callable[[AliasResult], object] | None = None) -> AliasResult:
+    def alias_users(
+        self,
+        alias_request: AliasRequest | Mapping[str, object] | None,
+        callback: Callable[[AliasResult], object] | None = None,
+    ) -> AliasResult:
         """Send an AliasRequest, or a mapping in the SDK's form. 202 accepted, -4 with a message when it contradicts
         itself, another status, or one of `HTTPCodes`. Nothing changes locally."""
         check_callable("callback", callback)
@@ -161,7 +176,7 @@ class IdentitySession(Front[IdentityUser]):
         self._archive.clear(self._settings.timeout_seconds)
         self._core.was_reset()
 
-    def _identity_call(self, call: Call, request: Any, callback: Callback, **leaving: bool) -> IdentityResult:
+    def _identity_call(self, call: Call, request: RequestLike, callback: Callback, **leaving: bool) -> IdentityResult:
         check_callable("callback", callback)
         return self._told(self._run(self._core.identity_call(call, request, **leaving)), callback)
 

@@ -27,7 +27,7 @@ else:
 Done = TypeVar("Done")
 
 
-class _User(Generic[Done]):
+class UserView(Generic[Done]):
     """A live view of one user: it stays bound to its MPID, and every read shows what is remembered now.
 
     Setters check their arguments first: a wrong key or value raises TypeError or ValueError and changes nothing.
@@ -47,7 +47,7 @@ class _User(Generic[Done]):
         return f"<{type(self).__name__} {self._mpid}>"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _User) and other._mpid == self._mpid
+        return isinstance(other, UserView) and other._mpid == self._mpid
 
     def __hash__(self) -> int:
         return hash(self._mpid)
@@ -171,11 +171,11 @@ class _User(Generic[Done]):
         return self._archive.user(self._mpid) or User(self._mpid)
 
 
-class IdentityUser(_User[None]):
+class IdentityUser(UserView[None]):
     """A live view of one user, from `IdentitySession`."""
 
 
-class AsyncIdentityUser(_User[Awaitable[None]]):
+class AsyncIdentityUser(UserView[Awaitable[None]]):
     """A live view of one user, from `AsyncIdentitySession`: setters are awaited, everything else reads the same."""
 
 

@@ -34,6 +34,13 @@ def test_the_span_goes_from_first_to_last_seen() -> None:
     )
 
 
+def test_an_mpid_in_place_of_a_user_is_refused_with_a_hint() -> None:
+    own = two_users(Clock())
+    for users in (("1", own.current_user), (own.current_user, "1")):
+        with pytest.raises(TypeError, match="get_user"):
+            own.create_alias_request(*users)
+
+
 def test_the_current_user_was_last_seen_now() -> None:
     clock = Clock()
     own = two_users(clock)
