@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +19,9 @@ from servers import ServiceServer
 
 from identity_session import IdentitySession, IdentityUser, cli
 from identity_session.cli.commands import COMMANDS
-from identity_session.cli.settings import SETTINGS
 from identity_session.idsync import LocalIDSync
 from identity_session.idsync.emulator import ROUTES, Route
+from identity_session.idsync.presets import PRESETS
 
 pytestmark = pytest.mark.usefixtures("home")
 ROOT = Path(__file__).parent.parent
@@ -27,7 +29,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 PYTHON = [block for language, block in BLOCKS if language == "python"]
 SHELL = [block for language, block in BLOCKS if language == "sh"]
-SERVICES = next(block for language, block in BLOCKS if language == "console").splitlines()
+SERVICES, FAULT = [block.splitlines() for language, block in BLOCKS if language == "console"]
+CONFIG = next(block for language, block in BLOCKS if language == "toml")
 TEXT = [block for language, block in BLOCKS if language == "text"]
 INSTALLING = ["pip install . && identity-session demo\n", "pip install -e '.[test]' && pytest\n"]
 """They need a fresh environment, and are run where there is one."""
@@ -86,9 +89,32 @@ def test_the_three_services_start(number: int, request: pytest.FixtureRequest) -
         assert served.end() == (0, "", "")
 
 
+def test_the_config_file_is_taken_as_printed(home: Path) -> None:
+    """Its strategy is in force, and keys are checked."""
+    (home / "idsync.toml").write_text(CONFIG)
+    with ServeProcess("--config", "idsync.toml") as served:
+        config = served.emulator("GET", "config").body
+        assert (config["strategy"], config["key_rate_per_s"]) == ("profile_link", 50)
+        assert config["priority"] == ["customerid", "email", "device_application_stamp"]
+        assert served.call("identify", {"customerid": "1"}).status == 401
+        assert served.end() == (0, "", "")
+
+
+def test_the_fault_is_set_as_printed() -> None:
+    """One login is answered with 503, the next one is not."""
+    if shutil.which("curl") is None:
+        pytest.skip("there is no curl")
+    [command] = FAULT
+    with ServeProcess() as served:
+        ran = subprocess.run(shlex.split(command.replace("8787", str(served.port))), capture_output=True, timeout=60)
+        assert ran.returncode == 0, ran.stderr
+        assert [served.call("login", {"customerid": "1"}).status for _ in range(2)] == [503, 200]
+        assert served.end() == (0, "", "")
+
+
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
 def test_every_route_of_the_emulator_is_documented(route: Route) -> None:
-    """In the table of calls, or beside its sister there."""
+    """In the table of calls, in a row of its own or of another method."""
     path = route.path.replace("{mpid}", "MPID")
     rows = [line for line in README.splitlines() if line.startswith("| `") and path in line]
     assert any(f"`{route.method} {path}`" in row or f"`{route.method}` shows" in row for row in rows)
@@ -100,10 +126,16 @@ def test_every_command_is_documented(command: str) -> None:
     assert any(f"`{command}`" in line.split("|")[1] for line in README.splitlines() if line.startswith("| `"))
 
 
-@pytest.mark.parametrize("setting", [setting.name for setting in SETTINGS])
+@pytest.mark.parametrize("setting", list(inspect.signature(IdentitySession).parameters))
 def test_every_setting_is_documented(setting: str) -> None:
     """In the table of settings."""
     assert any(f"`{setting}`" in line.split("|")[1] for line in README.splitlines() if line.startswith("| `"))
+
+
+def test_every_strategy_is_documented() -> None:
+    """In the table of options of `serve`."""
+    [row] = [line for line in README.splitlines() if line.startswith("| `--strategy` |")]
+    assert set(re.findall(r"`([a-z_0-9]+)`", row)) - {"customerid"} == set(PRESETS)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +165,7 @@ def test_every_departure_is_in_the_table() -> None:
     [(1, "*"), (2, "cli/*"), (3, "idsync/*"), (4, "testing/**/*")],
 )
 def test_the_map_shows_every_file(number: int, pattern: str) -> None:
-    """The rooms of the client, the command line, the service and the tools: a file that is added gets its line."""
+    """Those of the client, the command line, the service and the tools: a file that is added gets its line."""
     heads = r"^\| (?:client|command line, `cli/`|service, `idsync/`|tools for tests, `testing/`) \|.*$"
     table = re.split(heads, README, flags=re.MULTILINE)[number]
     cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]

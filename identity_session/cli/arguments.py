@@ -15,19 +15,26 @@ from .printing import ENV, PROG, shown
 from .service import add_explain_arguments, add_serve_arguments
 from .settings import SETTINGS, Setting, UsageError
 
-EPILOG = f"""\
+EXIT_CODES = """\
 exit codes:
-  0  done
-  1  the call ended with another code, reset was not confirmed, or doctor found
-     something that is still so
-  2  wrong usage or settings
-  3  the local state cannot be used, or the output not written
-
+  0    done
+  1    the call ended with another code, reset was answered with no, doctor found
+       something that is still so, explain was asked for a call that is not
+       recorded, or serve lost a worker
+  2    wrong usage or settings; serve cannot listen or open its database; or no
+       service answers explain
+  3    the local state cannot be used, or the output not written
+  130  interrupted (serve ends with 0)
+  141  nobody reads the output any more
+"""
+SOURCES = f"""
 The API key and its secret come from {ENV}API_KEY and {ENV}API_SECRET, or from
 files: --api-key-file, --api-secret-file, {ENV}API_KEY_FILE, {ENV}API_SECRET_FILE.
-Every other setting is an option or a variable, such as --base-url and {ENV}BASE_URL.
-An option wins over a variable.
+Every other setting may be given as an option or as a variable, such as --base-url
+and {ENV}BASE_URL. An option wins over a variable.
 """
+WITHOUT_SETTINGS = ("demo", "serve", "explain")
+"""Commands that make no session with settings of the caller's."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -61,21 +68,19 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    shape: dict[str, Any] = {
-        "epilog": EPILOG,
-        "formatter_class": argparse.RawDescriptionHelpFormatter,
-        "allow_abbrev": False,
-    }
-    parser = _Parser(PROG, description="Who is the current user: identity calls and their local state.", **shape)
+    shape: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+    about = "Who is the current user: identity calls and their local state."
+    parser = _Parser(PROG, description=about, epilog=EXIT_CODES + SOURCES, **shape)
     parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
     _refuse_secrets(parser)
     parsers = parser.add_subparsers(dest="command", metavar="command", required=True)
     for name, (run, text) in COMMANDS.items():
-        command = parsers.add_parser(name, help=text, usage=f"{PROG} {name} [options]", description=text, **shape)
+        usage, epilog = f"{PROG} {name} [options]", EXIT_CODES + ("" if name in WITHOUT_SETTINGS else SOURCES)
+        command = parsers.add_parser(name, help=text, usage=usage, description=text, epilog=epilog, **shape)
         command.set_defaults(run=run)
         command.add_argument("--json", action="store_true", help="print JSON")
         _add_arguments(name, command)
-        if name not in ("demo", "serve", "explain"):
+        if name not in WITHOUT_SETTINGS:
             _add_settings(command.add_argument_group("settings"), DOCTOR_SETTINGS if name == "doctor" else SETTINGS)
     return parser
 
