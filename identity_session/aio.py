@@ -175,8 +175,8 @@ class AsyncIdentitySession(Front[AsyncIdentityUser]):
         if isinstance(effect, Ask):
             from . import endpoint  # pydantic, which reading who the user is must not cost
 
-            left = effect.deadline - monotonic()
-            return await endpoint.ask_async(self._settings, self._connected(), effect.question, left)
+            sender = self._connected()  # imports httpx once, which takes its part of the time
+            return await endpoint.ask_async(self._settings, sender, effect.question, effect.deadline - monotonic())
         if isinstance(effect, Pause):
             await pause_async(effect.seconds)
             return None

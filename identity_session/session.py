@@ -200,8 +200,8 @@ class IdentitySession(Front[IdentityUser]):
         if isinstance(effect, Ask):
             from . import endpoint  # pydantic, which reading who the user is must not cost
 
-            left = effect.deadline - monotonic()
-            return endpoint.ask(self._settings, self._connected(), effect.question, left)
+            sender = self._connected()  # imports httpx once, which takes its part of the time
+            return endpoint.ask(self._settings, sender, effect.question, effect.deadline - monotonic())
         if isinstance(effect, Pause):
             pause(effect.seconds)
             return None
