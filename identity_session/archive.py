@@ -60,13 +60,12 @@ class Archive:
         """`max_users` bounds the users kept, the current one included; None keeps all."""
         self._storage = storage
         self._max_users = max_users
-        self._device_stamp: str | None = None
         self._last = Snapshot()
 
     @_discreet
     def open(self) -> Snapshot:
-        """Read the snapshot, and the second copy of the device application stamp beside it."""
-        self._device_stamp = self._second_device_stamp()
+        """Read the snapshot, and the second copy of the device application stamp, so that damage to it is noticed."""
+        self._second_device_stamp()
         return self.snapshot()
 
     def seen(self) -> Snapshot:
@@ -115,9 +114,8 @@ class Archive:
             stays = after.mpid == before.mpid
             if not stays:
                 self._write_users(change)
-            if after.device_application_stamp != self._device_stamp:
+            if after.device_application_stamp != self._second_device_stamp():
                 self._storage.write("device", _device_object(after))
-                self._device_stamp = after.device_application_stamp
             state = _state_object(after)
             if not _same(state, _state_object(before)):
                 self._storage.write("state", state)
@@ -151,7 +149,6 @@ class Archive:
             for name in ("state", "device", *self._storage.names("users")):
                 self._storage.read(name)  # raises for what a newer version wrote, which is not ours to remove
             self._storage.clear()
-            self._device_stamp = None
 
     def _write_users(self, change: Change) -> None:
         for user in change.users:

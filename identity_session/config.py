@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Literal, get_args
 from urllib.parse import urlsplit
 
-from .identities import IdentityRequest, is_text
+from .identities import IdentityRequest, RequestLike, is_text
 from .retry import RetryPolicy
 from .signing import Credentials, Scheme
 
@@ -71,7 +71,7 @@ def settings(
     environment: Environment,
     platform: Platform,
     workspace_token: str | None,
-    identify_request: IdentityRequest | Mapping[str, object] | None,
+    identify_request: RequestLike,
     device_id: str | None,
     session_timeout: timedelta,
     alias_max_window: timedelta,
@@ -218,6 +218,8 @@ def is_workspace_name(name: str) -> bool:
 
 def _own(request: object) -> object:
     """A copy, so that what the caller does to the request later changes nothing."""
+    if isinstance(request, IdentityRequest) and isinstance(request.user_identities, Mapping):
+        return IdentityRequest(dict(request.user_identities))
     if not isinstance(request, Mapping):
         return request
     return {name: dict(value) if isinstance(value, Mapping) else value for name, value in request.items()}

@@ -23,7 +23,7 @@ from .errors import HTTPCodes, StorageBusyError, StorageError
 from .exchange import Call, IdentityChange, NoReply, Question, Reply
 from .identities import CleanRequest, Identities, IdentityRequest, InvalidRequestError, clean_request, covers
 from .policy import Policy
-from .states import REFUSAL_TEXTS, CallSlot, Condition, refusal
+from .states import REFUSAL_TEXTS, CallSlot, Condition, Holder, refusal
 from .users import Change, Committed, FindUser, Rule, Session, Snapshot, User
 
 
@@ -62,6 +62,7 @@ class Core:
         """As newly made: nothing of what was stored is sent any more."""
         self._started = self._automatic_identify_made = False
         self._request_on_start: object = self._settings.identify_request
+        self._left_current: str | None = None
 
     def in_forked_child(self) -> None:
         """A call that another thread of the parent had in flight is not in flight here."""
@@ -99,8 +100,8 @@ class Core:
         unsaved = _start_unsaved(committed)
         if unsaved:
             return unsaved
-        self._automatic_identify_made = False
         request = self._resolved_request(committed.after)
+        self._left_current = committed.after.mpid
         if decision is Opening.RESUME:
             return resumed(committed.after)
         if decision is Opening.REFUSE:
@@ -115,6 +116,9 @@ class Core:
             return failed(None, str(committed))
         if self._automatic_identify_made or self._policy.is_shut(committed.after):
             return None
+        if isinstance(self._request_on_start, CleanRequest) and committed.after.mpid != self._left_current:
+            # Another session has changed the user, maybe forgotten them: what was stored then is of no account.
+            self._request_on_start = self._settings.identify_request
         try:
             request = self._resolved_request(committed.after)
         except InvalidRequestError as invalid:
@@ -161,15 +165,15 @@ class Core:
             return failed(None, str(snapshot))
         conditions = self._conditions(snapshot)
         code = refusal(call, conditions)
-        slot = self._slot
-        if code is None and not slot.take():
-            code = refusal(call, conditions | {Condition.BUSY})
-        if code is not None:
-            return refused(snapshot, code)
+        slot, holder = self._slot, Holder()
         try:
+            if code is None and not slot.take(holder):
+                code = refusal(call, conditions | {Condition.BUSY})
+            if code is not None:
+                return refused(snapshot, code)
             return (yield from self._in_flight(call, identities, snapshot, deadline))
         finally:
-            slot.free()
+            slot.free(holder)
 
     def _in_flight(
         self, call: Call, identities: Identities, snapshot: Snapshot, deadline: float
@@ -183,9 +187,11 @@ class Core:
             if isinstance(reply, NoReply):
                 return failed(snapshot, reply.text)
             return Outcome(reply.status, reply.body, snapshot.mpid)
-        committed = yield self._apply(self._policy.answered(question, reply, sent=sent), deadline, question)
+        answered = self._policy.answered(question, reply, user_when_asked=snapshot.user, sent=sent)
+        committed = yield self._apply(answered, deadline, question)
         if isinstance(committed, StorageError):
             return failed(snapshot, f"the answer came but could not be saved: {committed}")
+        self._left_current = committed.after.mpid
         return Outcome(200, reply.body, committed.after.mpid, _previous(committed))
 
     def _forgetting_logout(self, identities: Identities, deadline: float, keep_user: bool) -> Conversation[Outcome]:
@@ -194,13 +200,13 @@ class Core:
             return failed(None, _not_forgotten(snapshot))
         if snapshot.user is None:
             return (yield from self._identity_call(Call.LOGOUT, identities, deadline))
-        slot = self._slot
-        if not slot.take():
-            return refused(snapshot, HTTPCodes.ACTIVE_IDENTITY_REQUEST)
+        slot, holder = self._slot, Holder()
         try:
+            if not slot.take(holder):
+                return refused(snapshot, HTTPCodes.ACTIVE_IDENTITY_REQUEST)
             return (yield from self._forgotten_in_flight(identities, snapshot, deadline, keep_user))
         finally:
-            slot.free()
+            slot.free(holder)
 
     def _forgotten_in_flight(
         self, identities: Identities, snapshot: Snapshot, deadline: float, keep_user: bool

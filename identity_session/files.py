@@ -31,9 +31,9 @@ SCHEMA_VERSION = 1
 MAX_FILE_BYTES = 32 * 1024 * 1024
 KEPT_CORRUPT_FILES = 3
 
-_PASSING_TROUBLE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)
+_DAMAGE = (errno.EIO, errno.EISDIR, errno.ELOOP, errno.ENXIO, getattr(errno, "EUCLEAN", errno.EIO))
+"""What is wrong with a file itself: a bad sector, something else in its place. All else is trouble around it."""
 _CANNOT_SYNC = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
-_CANNOT_LINK = (errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM)  # as on exFAT
 
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NO_BLOCK = getattr(os, "O_NONBLOCK", 0)
@@ -75,12 +75,11 @@ def _checked(document: Any, path: Path) -> dict[str, Any]:
     return document
 
 
-def save(path: Path, content: Mapping[str, Any], temporary: Path) -> Path | None:
+def save(path: Path, content: Mapping[str, Any], temporary: Path) -> None:
     """Replace the file by this content, durably: on return it is on the disk. Raises DamagedFileError for what lies
     there, and StorageError; then the file is as it was. All files of one store share a temporary name, so that one
-    leftover at most stays behind. Returns where a damaged generation before was set aside, if there was one."""
+    leftover at most stays behind."""
     current = load(path)
-    _, aside = _load_previous(path)
     document = {
         "schema_version": SCHEMA_VERSION,
         "generation": (current["generation"] if current else 0) + 1,
@@ -103,7 +102,6 @@ def save(path: Path, content: Mapping[str, Any], temporary: Path) -> Path | None
     except OSError as error:
         _discard(temporary)
         raise StorageError(f"{path} could not be written ({_reason(error)})") from error
-    return aside
 
 
 def last_good(path: Path) -> dict[str, Any] | None:
@@ -122,7 +120,7 @@ def recover(path: Path, temporary: Path) -> tuple[dict[str, Any] | None, Path | 
     Returns the document now in force (None: start afresh) and where the damaged file lies now (None: there was no
     damage any more, or it could not be moved). Logs one warning per damaged file.
     """
-    previous, aside = _load_previous(path)  # first, for one from a newer version forbids to touch anything
+    previous, aside = load_previous(path)  # first, for one from a newer version forbids to touch anything
     try:
         document = load(path)
     except DamagedFileError as damage:
@@ -138,8 +136,8 @@ def recover(path: Path, temporary: Path) -> tuple[dict[str, Any] | None, Path | 
     return document, aside
 
 
-def _load_previous(path: Path) -> tuple[dict[str, Any] | None, Path | None]:
-    """The generation before, and where it was set aside if it was damaged."""
+def load_previous(path: Path) -> tuple[dict[str, Any] | None, Path | None]:
+    """The generation before, and where it lies now if it was damaged and set aside. Raises NewerStorageError."""
     previous = previous_of(path)
     try:
         return load(previous), None
@@ -148,17 +146,28 @@ def _load_previous(path: Path) -> tuple[dict[str, Any] | None, Path | None]:
 
 
 def delete(path: Path) -> None:
-    """Remove a document and the generation before; one that is not there is fine. Raises StorageError."""
+    """Remove a document and the generation before, durably; one that is not there is fine. Raises StorageError."""
+    there = [file for file in (previous_of(path), path) if os.path.lexists(file)]
     try:
-        for file in (previous_of(path), path):
+        for file in there:
             _make_way(file)
+        if there:
+            sync_folder(path.parent)
     except OSError as error:
         raise StorageError(f"{path} could not be removed ({_reason(error)})") from error
 
 
 def companions(path: Path) -> list[Path]:
     """The previous and set-aside files beside this document."""
-    return [f for f in path.parent.glob(f"{path.name}.*") if belongs_to(f, path)]
+    return [f for f in listed(path.parent) if f != path and belongs_to(f, path)]
+
+
+def listed(folder: Path) -> list[Path]:
+    """What lies in a folder; nothing in one that is not there. Raises OSError, which a glob would keep to itself."""
+    try:
+        return [folder / name for name in os.listdir(folder)]
+    except FileNotFoundError:
+        return []
 
 
 def belongs_to(file: Path, path: Path) -> bool:
@@ -192,8 +201,27 @@ def make_private_folder(folder: Path) -> None:
 
 def make_private_file(file: Path) -> None:
     """Give a file that may be there mode 0600; links are not followed."""
-    if file.is_file() and not file.is_symlink():
+    if _is_open_to_others(file, 0o600) and file.is_file():
         file.chmod(0o600)
+
+
+def make_private_files(folder: Path, subfolder: Path) -> None:
+    """Give the files in a folder mode 0600. Those of its subfolder, which may be very many, are looked at only where
+    something else, or the subfolder itself, was open to others. Raises OSError."""
+    here = listed(folder)
+    if any(_is_open_to_others(path, 0o700 if path == subfolder else 0o600) for path in here):
+        within = listed(subfolder) if subfolder.is_dir() and not subfolder.is_symlink() else []
+        for file in (*here, *within):
+            make_private_file(file)
+        if _is_open_to_others(subfolder, 0o700) and subfolder.is_dir():  # last, for it tells whether to look
+            subfolder.chmod(0o700)
+
+
+def _is_open_to_others(path: Path, mode: int) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        found = path.lstat().st_mode
+        return not stat.S_ISLNK(found) and stat.S_IMODE(found) != mode
+    return False
 
 
 def make_private_lock(file: Path) -> None:
@@ -226,7 +254,7 @@ def _read(path: Path) -> bytes | None:
         try:
             return _content(path)
         except OSError as error:
-            if not _looks_damaged(error):
+            if error.errno not in _DAMAGE:
                 raise
             return _content(path)  # a good file must not be set aside for a fault that is gone at the second try
     except FileNotFoundError:
@@ -235,7 +263,7 @@ def _read(path: Path) -> bytes | None:
         if isinstance(error, NotADirectoryError):
             reason = f"{path.parent} cannot be a folder: a file is in its way; choose another storage path"
             raise StorageError(reason) from error
-        if _looks_damaged(error):
+        if error.errno in _DAMAGE:
             raise DamagedFileError(f"it cannot be read ({_reason(error)})") from error
         raise StorageError(f"{path} cannot be read ({_reason(error)})") from error
 
@@ -252,12 +280,6 @@ def _content(path: Path) -> bytes:
     if len(content) > MAX_FILE_BYTES:
         raise DamagedFileError("it is too large")
     return content
-
-
-def _looks_damaged(error: OSError) -> bool:
-    # A good file must not be set aside because this process has too many files open, say.
-    trouble_elsewhere = (FileNotFoundError, NotADirectoryError, PermissionError)
-    return not isinstance(error, trouble_elsewhere) and error.errno not in _PASSING_TROUBLE
 
 
 def _write_durably(path: Path, data: bytes) -> None:
@@ -288,9 +310,7 @@ def _keep_previous(path: Path) -> None:
     _make_way(previous)
     try:
         os.link(path, previous)
-    except OSError as error:
-        if error.errno not in _CANNOT_LINK:
-            raise
+    except OSError:  # not every file system has hard links, and each says so in its own way
         _write_durably(previous, path.read_bytes())
     os.chmod(previous, 0o600)
 
@@ -307,7 +327,7 @@ def _take_back(path: Path, current: Mapping[str, Any] | None) -> None:
 def _set_aside(path: Path, damage: DamagedFileError) -> Path | None:
     stamp = f"{from_ms(now_ms()):%Y%m%dT%H%M%SZ}"
     try:
-        of_this_second = path.parent.glob(f"{path.name}.corrupt-{stamp}-*")
+        of_this_second = (file for file in _set_aside_before(path) if _age(file)[0].endswith(stamp))
         number = max((_age(file)[1] for file in of_this_second), default=0) + 1
         aside = _beside(path, f"corrupt-{stamp}-{number}")
         os.replace(path, aside)
@@ -323,15 +343,19 @@ def _set_aside(path: Path, damage: DamagedFileError) -> Path | None:
 
 def _drop_oldest(path: Path, newest: Path) -> None:
     # The newest is known, not judged by its time: the clock may have been set back.
-    files = [f for f in path.parent.glob(f"{path.name}.corrupt-*") if f.is_symlink() or not f.is_dir()]
+    files = [f for f in _set_aside_before(path) if f.is_symlink() or not f.is_dir()]
     older = sorted((f for f in files if f != newest), key=_age)
     for file in older[: 1 - KEPT_CORRUPT_FILES]:
         file.unlink()
 
 
+def _set_aside_before(path: Path) -> list[Path]:
+    return [file for file in listed(path.parent) if file.name.startswith(f"{path.name}.corrupt-")]
+
+
 def _age(aside: Path) -> tuple[str, int]:
     stamp, _, number = aside.name.rpartition("-")
-    return stamp, int(number) if number.isdigit() else 0
+    return stamp, int(number) if number.isdecimal() else 0
 
 
 def _beside(path: Path, suffix: str) -> Path:

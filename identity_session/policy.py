@@ -87,8 +87,8 @@ class Policy:
 
     # Users
 
-    def answered(self, question: Question, reply: Reply, *, sent: bool) -> Rule:
-        """After a 200; `sent` is False for an answer that was remembered."""
+    def answered(self, question: Question, reply: Reply, *, user_when_asked: User | None, sent: bool) -> Rule:
+        """After a 200. `user_when_asked` was current before the call; an answer that was remembered was not `sent`."""
         settings, now_ms = self._settings, self._settings.now_ms()
 
         def rule(snapshot: Snapshot, find: FindUser) -> Change:
@@ -96,8 +96,9 @@ class Policy:
                 snapshot = self._active_since(snapshot, question)
             if question.call is Call.MODIFY:
                 return rules.modified(snapshot, find, question, reply)
+            keep = settings.keep_ephemeral_users
             change = rules.identified(
-                snapshot, find, question, reply, now_ms, keep_ephemeral=settings.keep_ephemeral_users
+                snapshot, find, question, reply, now_ms, user_when_asked=user_when_asked, keep_ephemeral=keep
             )
             if not settings.cache_identity or not sent:
                 return change

@@ -31,13 +31,22 @@ def begun(snapshot: Snapshot, now_ms: int, new_id: str) -> Snapshot:
 
 
 def identified(
-    snapshot: Snapshot, find: FindUser, question: Question, reply: Reply, now_ms: int, *, keep_ephemeral: bool
+    snapshot: Snapshot,
+    find: FindUser,
+    question: Question,
+    reply: Reply,
+    now_ms: int,
+    *,
+    user_when_asked: User | None,
+    keep_ephemeral: bool,
 ) -> Change:
     """After a 200 to identify, login or logout: the answer says who the user is.
 
     1. The user of the answer becomes current, with what is remembered of it under that MPID.
     2. Its identities are overlaid with those sent; a request without any empties them, for it says who the user is.
     3. It was first seen now, unless that is known; its flags are those of the answer.
+       But a request without any identities changes neither for a user whom another session has made current, or given
+       other identities, since `user_when_asked` was current: that one knew more.
     4. The context is that of the answer. When it brought none, the stored one stays, or that of the question if it
        was forgotten meanwhile.
     5. The user who leaves was last seen now; one the service called ephemeral is forgotten if so configured.
@@ -48,13 +57,14 @@ def identified(
     known = find(mpid) if leaving or not snapshot.user else snapshot.user
     user = known or User(mpid)
     sent = question.known_identities or {}
-    user = replace(
-        user,
-        identities=overlay(user.identities, sent) if sent else {},
-        first_seen_ms=now_ms if user.first_seen_ms is None else user.first_seen_ms,
-        is_logged_in=bool(reply.is_logged_in),
-        is_ephemeral=reply.is_ephemeral,
-    )
+    if sent or not _changed_meanwhile(user, snapshot, user_when_asked):
+        user = replace(
+            user,
+            identities=overlay(user.identities, sent) if sent else {},
+            first_seen_ms=now_ms if user.first_seen_ms is None else user.first_seen_ms,
+            is_logged_in=bool(reply.is_logged_in),
+            is_ephemeral=reply.is_ephemeral,
+        )
     stays = snapshot.mpid == mpid and question.call is not Call.LOGOUT
     after = replace(
         snapshot,
@@ -65,6 +75,13 @@ def identified(
     if leaving is None:
         return Change(after)
     return _left(after, leaving, now_ms, keep=keep_ephemeral or not leaving.is_ephemeral)
+
+
+def _changed_meanwhile(user: User, snapshot: Snapshot, when_asked: User | None) -> bool:
+    is_current = snapshot.mpid == user.mpid
+    return is_current and (
+        when_asked is None or when_asked.mpid != user.mpid or when_asked.identities != user.identities
+    )
 
 
 def forgotten(snapshot: Snapshot, now_ms: int, *, keep_user: bool, keep_ephemeral: bool) -> Change:

@@ -10,8 +10,9 @@ call: search and alias run beside an identity call, and only modify needs a user
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum, auto
+from weakref import ref
 
 from .errors import HTTPCodes
 from .exchange import Call
@@ -53,16 +54,30 @@ def refusal(call: Call, conditions: frozenset[Condition]) -> HTTPCodes | None:
     return next((code for condition, code in REFUSALS[call].items() if condition in conditions), None)
 
 
+class Holder:
+    """One call, as the holder of a slot. It lives as long as the call."""
+
+
 class CallSlot:
-    """Free or taken: at most one identity call of a session is in flight, whichever thread or task makes it."""
+    """Free or taken: at most one identity call of a session is in flight, whichever thread or task makes it.
+
+    A slot whose holder is gone is free: an interrupt may come at any instruction, also before a call can give it back.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._holder: Callable[[], Holder | None] = lambda: None
 
-    def take(self) -> bool:
-        """Take the slot; False when it is taken already."""
-        return self._lock.acquire(blocking=False)
+    def take(self, holder: Holder) -> bool:
+        """Take the slot; False when another call has it."""
+        with self._lock:
+            if self._holder() is not None:
+                return False
+            self._holder = ref(holder)
+            return True
 
-    def free(self) -> None:
-        """Give the slot back. From any thread: an interrupted call may end in another one than it began in."""
-        self._lock.release()
+    def free(self, holder: Holder) -> None:
+        """Give the slot back, if this call has it. From any thread: an interrupted call may end in another one than it
+        began in."""
+        if self._holder() is holder:
+            self._holder = lambda: None

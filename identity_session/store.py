@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import re
 import threading
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 _HASHED_NAME = re.compile(r"[0-9a-f]+")
 _LOCK_POLL_SECONDS = 0.002
-_RECOVERY_LOCK_SECONDS = 1.0
+_RECOVERY_LOCK_SECONDS = 0.05
 
 
 @runtime_checkable
@@ -88,7 +89,9 @@ class JsonStorage:
 
     def in_workspace(self, name: str) -> Self:
         """See `Storage.in_workspace`."""
-        return type(self)(self.path / name)
+        there = copy.copy(self)  # a class of one's own may be made of more than a path
+        JsonStorage.__init__(there, self.path / name)
+        return there
 
     @contextlib.contextmanager
     def lock(self, seconds: float) -> Iterator[None]:
@@ -118,14 +121,15 @@ class JsonStorage:
         path = self.file_of(name)
         files.make_private_folder(path.parent)
         try:
+            _, aside = files.load_previous(path)
+            self.recovered_from = aside or self.recovered_from
             try:
-                aside = files.save(path, content, self.temporary)
+                files.save(path, content, self.temporary)
             except files.DamagedFileError:
                 self._recover(path)
-                aside = files.save(path, content, self.temporary)
+                files.save(path, content, self.temporary)
         except files.DamagedFileError as damage:
             raise StorageError(f"{path} is damaged ({damage}) and cannot be set aside") from damage
-        self.recovered_from = aside or self.recovered_from
 
     def delete(self, name: str) -> None:
         """See `Storage.delete`."""
@@ -133,9 +137,10 @@ class JsonStorage:
 
     def names(self, folder: str) -> list[str]:
         """See `Storage.names`."""
-        files_there = (self.path / folder).glob("*.json*")  # a name may be left with its previous generation alone
         try:
-            stems = {file.name.partition(".")[0] for file in files_there}
+            there = files.listed(self.path / folder)
+            # A name may be left with its previous generation alone.
+            stems = {file.name.partition(".")[0] for file in there if ".json" in file.name}
         except OSError as error:
             raise StorageError(f"{self.path / folder} cannot be read ({error.strerror})") from error
         return [f"{folder}/{stem}" for stem in stems if _HASHED_NAME.fullmatch(stem)]
@@ -180,6 +185,7 @@ class JsonStorage:
             try:
                 if self._file_lock is None:
                     files.make_private_lock(self.lock_file)
+                    files.make_private_files(self.path, self.path / "users")
                     self._file_lock = filelock.FileLock(self.lock_file, mode=0o600, thread_local=False)
                 self._file_lock.acquire(blocking=False)
                 break
@@ -198,8 +204,10 @@ class JsonStorage:
         try:
             with self.lock(_RECOVERY_LOCK_SECONDS):
                 document, aside = files.recover(path, self.temporary)
-        except StorageBusyError:
-            return files.last_good(path)  # its holder may hang; to read is possible all the same
+        except StorageError:
+            return files.last_good(
+                path
+            )  # its holder may hang, or the disk be read-only; to read is possible all the same
         self.recovered_from = aside or self.recovered_from
         return document
 

@@ -880,6 +880,66 @@ def test_d31_a_request_says_what_it_reads_who_asks_and_which_scope_is_meant() ->
     assert service(own).last["data"]["scope"] == "device"
 
 
+class TestD32OtherSessionsOfTheSameState:
+    def test_a_late_answer_to_a_request_that_said_nothing_takes_nothing_from_who_logged_in_meanwhile(self) -> None:
+        """The start of one program and the login of another are answered with the same user, in the other order."""
+        storage = MemoryStorage()
+        other = session(Scripted(user("1"), user("1", is_logged_in=True)), storage=storage)
+
+        def meanwhile(_: HTTPRequest) -> dict[str, Any]:
+            other.start()
+            other.login(ids(customerid="h.jekyll"))
+            return user("1")
+
+        own = session(Scripted(meanwhile), storage=storage)
+        assert own.start().http_code == 200
+        assert own.current_user.identities == {"customerid": "h.jekyll"}
+        assert own.current_user.is_logged_in
+
+    def test_a_late_answer_to_a_request_that_said_something_is_as_good_as_any(self) -> None:
+        storage = MemoryStorage()
+        other = session(Scripted(user("1"), user("1", is_logged_in=True)), storage=storage)
+
+        def meanwhile(_: HTTPRequest) -> dict[str, Any]:
+            other.start()
+            other.login(ids(customerid="h.jekyll"))
+            return user("1")
+
+        own = session(Scripted(user("2"), meanwhile), storage=storage)
+        own.start()
+        own.login(ids(email="a"))
+        assert own.current_user.identities == {"customerid": "h.jekyll", "email": "a"}
+        assert not own.current_user.is_logged_in
+
+    @pytest.mark.parametrize("leaves", ["forget", "reset", "login"])
+    def test_a_new_session_says_nothing_of_a_user_whom_another_program_has_changed(self, leaves: str) -> None:
+        storage = MemoryStorage()
+        other = session(Scripted(user("1"), 503), storage=storage, identify_request=ids(email="a"), retry=None)
+        other.start()
+        own = session(Scripted(user("3")), storage=storage)
+        assert own.start().http_code == -3
+        match leaves:
+            case "forget":
+                other.logout(offline="forget")
+            case "reset":
+                other.reset()
+            case "login":
+                service(other).answers = [user("2")]
+                other.login(ids(other="b"))
+        own.start_new_session()
+        assert identities(service(own).last) == ({"other": "b"} if leaves == "login" else {})
+
+    def test_after_a_change_of_its_own_a_new_session_says_what_was_stored_at_the_start(self) -> None:
+        """As the Web SDK does."""
+        storage = MemoryStorage()
+        session(Scripted(user("1")), storage=storage, identify_request=ids(email="a")).start()
+        own = session(Scripted(user("2")), storage=storage)
+        own.start()
+        own.logout()
+        own.start_new_session()
+        assert identities(service(own).last) == {"email": "a"}
+
+
 class TestKeptOnPurpose:
     @pytest.mark.parametrize("call", ["identify", "login", "logout"])
     def test_a_call_without_identities_empties_those_of_the_user_it_answers_with(self, call: str) -> None:

@@ -31,7 +31,9 @@ def find(mpid: str) -> User | None:
 
 
 def after(snapshot: Snapshot, asked: Question, answered: Reply, **options: Any) -> Any:
-    return identified(snapshot, find, asked, answered, NOW, **{"keep_ephemeral": True, **options})
+    return identified(
+        snapshot, find, asked, answered, NOW, **{"user_when_asked": snapshot.user, "keep_ephemeral": True, **options}
+    )
 
 
 class TestIdentified:

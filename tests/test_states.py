@@ -8,7 +8,7 @@ import pytest
 
 from identity_session.errors import HTTPCodes
 from identity_session.exchange import Call
-from identity_session.states import REFUSAL_TEXTS, REFUSALS, CallSlot, Condition, refusal
+from identity_session.states import REFUSAL_TEXTS, REFUSALS, CallSlot, Condition, Holder, refusal
 
 NOBODY, SHUT, BUSY = Condition.NOBODY, Condition.SHUT, Condition.BUSY
 IDENTITY_CALLS = [Call.IDENTIFY, Call.LOGIN, Call.LOGOUT]
@@ -51,22 +51,33 @@ def test_a_missing_user_outranks_opting_out_and_that_outranks_a_call_in_flight()
 
 
 def test_the_slot_is_taken_once() -> None:
-    slot = CallSlot()
-    assert slot.take()
-    assert not slot.take()
-    slot.free()
-    assert slot.take()
+    slot, first, second = CallSlot(), Holder(), Holder()
+    assert slot.take(first)
+    assert not slot.take(second)
+    slot.free(second)
+    assert not slot.take(second)
+    slot.free(first)
+    assert slot.take(second)
+
+
+def test_a_slot_whose_holder_is_gone_is_free() -> None:
+    """An interrupt may have come in the moment between taking it and being about to give it back."""
+    slot, holder = CallSlot(), Holder()
+    assert slot.take(holder)
+    del holder
+    assert slot.take(Holder())
 
 
 def test_of_many_threads_one_takes_the_slot() -> None:
     slot, barrier, taken = CallSlot(), threading.Barrier(16, timeout=30), []
+    holders = [Holder() for _ in range(16)]
 
-    def race() -> None:
+    def race(holder: Holder) -> None:
         barrier.wait()
-        if slot.take():
+        if slot.take(holder):
             taken.append(1)
 
-    threads = [threading.Thread(target=race) for _ in range(16)]
+    threads = [threading.Thread(target=race, args=(holder,)) for holder in holders]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -75,9 +86,9 @@ def test_of_many_threads_one_takes_the_slot() -> None:
 
 
 def test_another_thread_may_free_it() -> None:
-    slot = CallSlot()
-    slot.take()
-    thread = threading.Thread(target=slot.free)
+    slot, holder = CallSlot(), Holder()
+    slot.take(holder)
+    thread = threading.Thread(target=slot.free, args=(holder,))
     thread.start()
     thread.join()
-    assert slot.take()
+    assert slot.take(Holder())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
 import logging
 import os
 import shutil
@@ -515,9 +516,120 @@ def test_a_folder_that_cannot_be_listed_is_a_storage_error(tmp_path: Path, monke
     def broken(*_: Any) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(os, "scandir", broken)
+    monkeypatch.setattr(os, "listdir", broken)
     with pytest.raises(StorageError, match="cannot be read"):
         storage.names("users")
+
+
+def test_a_class_of_ones_own_may_be_made_of_more_than_a_path(tmp_path: Path) -> None:
+    class Sealed(JsonStorage):
+        def __init__(self, path: Path, key: bytes) -> None:
+            super().__init__(path)
+            self.key = key
+
+    storage = Sealed(tmp_path, b"key")
+    there = storage.in_workspace("w")
+    assert (type(there), there.key, there.path) == (Sealed, b"key", tmp_path / "w")
+    assert storage.path == tmp_path
+    with storage.lock(0), there.lock(0):
+        there.write("state", {"n": 1})
+
+
+def test_what_was_open_to_others_becomes_private_with_the_first_change(tmp_path: Path) -> None:
+    storage = JsonStorage(tmp_path / "store")
+    for n in (1, 2):
+        with storage.lock(0):
+            for name in ("state", "device", USER):
+                storage.write(name, {"n": n})
+    (storage.path / "state.json").write_text("damaged")
+    storage.read("state")
+    files_there = [path for path in storage.path.rglob("*") if path.is_file()]
+    assert len(files_there) == 8  # three with the generation before, one set aside, the lock
+    for path in (*files_there, storage.path / "users", storage.path):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    with JsonStorage(storage.path).lock(0):
+        pass
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files_there} == {0o600}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (storage.path, storage.path / "users")} == {0o700}
+
+
+@pytest.mark.parametrize("removed", ["delete", "clear"])
+def test_what_was_removed_does_not_come_back_after_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removed: str
+) -> None:
+    """The folder that the name was in is synced after it is gone."""
+    storage = JsonStorage(tmp_path)
+    with storage.lock(0):
+        storage.write(USER, {"n": 1})
+    synced: list[tuple[Path, bool]] = []
+    monkeypatch.setattr(files, "sync_folder", lambda folder: synced.append((folder, storage.file_of(USER).exists())))
+    with storage.lock(0):
+        storage.delete(USER) if removed == "delete" else storage.clear()
+    assert (tmp_path / "users", False) in synced
+
+
+def test_damage_on_a_read_only_disk_costs_no_more_than_the_last_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing can be locked or moved, the generation before is shown all the same."""
+    storage = JsonStorage(tmp_path)
+    for n in (1, 2):
+        with storage.lock(0):
+            storage.write("state", {"n": n})
+    storage.file_of("state").write_text("damaged")
+    opened = os.open
+
+    def read_only(path: Any, flags: int, *more: Any, **options: Any) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(errno.EROFS, "Read-only file system")
+        return opened(path, flags, *more, **options)
+
+    monkeypatch.setattr(os, "open", read_only)
+    found = JsonStorage(tmp_path).read("state")
+    assert found is not None
+    assert found["n"] == 1
+
+
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.ENOBUFS, errno.EDQUOT, errno.EAGAIN, errno.EBUSY, errno.ENOLCK, errno.EMFILE]
+)
+def test_trouble_around_a_file_that_lasts_is_no_damage_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    storage = JsonStorage(tmp_path)
+    for n in (1, 2):
+        with storage.lock(0):
+            storage.write("state", {"n": n})
+    before = tree(tmp_path)
+
+    def failing(*_: Any, **__: Any) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", failing)
+        with pytest.raises(StorageError):
+            JsonStorage(tmp_path).read("state")
+    assert tree(tmp_path) == before
+
+
+def test_who_only_reads_does_not_wait_for_a_lock_that_another_holds(tmp_path: Path) -> None:
+    """Not even to set damage aside: what is good is shown, and the next one sets it aside."""
+    storage = JsonStorage(tmp_path)
+    for n in (1, 2):
+        with storage.lock(0):
+            storage.write("state", {"n": n})
+    storage.file_of("state").write_text("damaged")
+    waited: list[float] = []
+    with JsonStorage(tmp_path).lock(0):
+        began = monotonic()
+        found = JsonStorage(tmp_path).read("state")
+        waited.append(monotonic() - began)
+        assert found is not None
+        assert found["n"] == 1
+    began = monotonic()
+    with JsonStorage(tmp_path).lock(0), pytest.raises(StorageBusyError), JsonStorage(tmp_path).lock(1):
+        pass
+    assert waited[0] < (monotonic() - began) / 2  # than who waits for a second
 
 
 def test_no_repr_shows_content(tmp_path: Path) -> None:
