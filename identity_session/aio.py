@@ -11,7 +11,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar, assert_never
 
-from .aioclock import pause_async
+from .aioclock import pause_async, to_its_end
 from .aliasing import AliasRequest
 from .attributes import Edit
 from .clock import monotonic
@@ -148,6 +148,7 @@ class AsyncIdentitySession(Front[AsyncIdentityUser]):
 
     async def reset(self) -> None:
         """See `IdentitySession.reset`."""
+        self._check_open()
         await _locked(self._archive.clear, monotonic() + self._settings.timeout_seconds)
         self._core.was_reset()
 
@@ -228,10 +229,4 @@ async def _locked(function: Callable[[float], T], deadline: float) -> T:
 
 async def _in_thread(function: Callable[..., T], *arguments: Any) -> T:
     """Run in a thread; when cancelled, wait until the thread is done before giving way: a save is not abandoned."""
-    work = asyncio.wrap_future(in_daemon_thread(function, *arguments))
-    work.add_done_callback(lambda done: done.cancelled() or done.exception())  # one that is cancelled asks no more
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait([work])
-        raise
+    return await to_its_end(asyncio.wrap_future(in_daemon_thread(function, *arguments)))

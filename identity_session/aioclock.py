@@ -1,4 +1,5 @@
-"""Waits and deadlines in an event loop, woken by a thread: they end even where the loop's own clock is frozen."""
+"""Waits and deadlines in an event loop, woken by a thread: they end even where the loop's own clock is frozen. And work
+that goes on to its end, however often the task that waits for it is cancelled."""
 
 from __future__ import annotations
 
@@ -6,6 +7,9 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 async def pause_async(seconds: float) -> None:
@@ -23,6 +27,21 @@ async def async_deadline(seconds: float) -> AsyncIterator[None]:
     async with asyncio.timeout(None) as limit:
         with _alarm(seconds, loop, lambda: limit.reschedule(loop.time())):
             yield
+
+
+async def to_its_end(work: asyncio.Future[T]) -> T:
+    """Wait for this work; who is cancelled meanwhile, once or more, is so when it is done."""
+    cancelled: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is None:
+        return work.result()
+    if not work.cancelled():
+        work.exception()  # nobody asks for it any more
+    raise cancelled
 
 
 @contextlib.contextmanager

@@ -10,17 +10,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import socket
 import ssl
 import threading
 import typing
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 import httpcore
 
+from .aioclock import to_its_end
 from .clock import monotonic
 from .config import is_loopback
 from .threads import after_fork, in_daemon_thread
@@ -31,10 +33,12 @@ _WRITE_BYTES = 16 * 1024
 KEEP_SECONDS = 5.0
 """How long a connection is kept unused. One that a router dropped without a word looks like any other, and would use
 up the whole time of the next call."""
+KEPT_CONNECTIONS = 10
+"""How many are kept unused, for each way there is to a service."""
 
 _deadline: contextvars.ContextVar[float] = contextvars.ContextVar("deadline")
 
-Pool = typing.TypeVar("Pool", httpcore.ConnectionPool, httpcore.AsyncConnectionPool)
+Pool = typing.TypeVar("Pool", bound=httpcore.ConnectionPool | httpcore.AsyncConnectionPool)
 
 
 @contextlib.contextmanager
@@ -55,40 +59,87 @@ def seconds_left(error: type[Exception]) -> float:
     return left
 
 
+class _Pools(typing.Generic[Pool]):
+    """Pools of one connection each. A call takes one for itself, so that no call waits for another; and a connection
+    that a call leaves in the middle of something is not used again."""
+
+    def __init__(self, new: Callable[[_Way], Pool]) -> None:
+        self._new = new
+        self._unused: dict[_Way, list[Pool]] = {}
+        self._used: set[Pool] = set()
+        self._lock = threading.Lock()
+
+    def take(self, way: _Way) -> Pool:
+        """One for a call."""
+        with self._lock:
+            unused = self._unused.get(way)
+            pool = unused.pop() if unused else self._new(way)
+            self._used.add(pool)
+            return pool
+
+    def give_back(self, way: _Way, pool: Pool) -> bool:
+        """Keep it for another call, and say so; otherwise it is to be closed."""
+        with self._lock:
+            unused = self._unused.setdefault(way, [])
+            in_order = pool in self._used and all(connection.is_idle() for connection in pool.connections)
+            self._used.discard(pool)
+            if not in_order or len(unused) >= KEPT_CONNECTIONS:
+                return False
+            unused.append(pool)
+            return True
+
+    def retire(self) -> list[Pool]:
+        """Those that no call uses, which are to be closed; the others are not taken back any more."""
+        with self._lock:
+            unused = [pool for pools in self._unused.values() for pool in pools]
+            self._unused.clear()
+            self._used.clear()
+            return unused
+
+    def all(self) -> list[Pool]:
+        """All there are. Asks for no lock, which a thread may hold that a forked child does not have."""
+        return [*self._used, *(pool for pools in self._unused.values() for pool in pools)]
+
+
 class Connections:
-    """Connections of the synchronous front, one pool for each way there is (directly, or through a proxy)."""
+    """Connections of the synchronous front."""
 
     def __init__(self, new_context: Callable[[], ssl.SSLContext]) -> None:
-        self._new_context = new_context
-        self._pools: dict[_Way, httpcore.ConnectionPool] = {}
-        self._lock = threading.Lock()
+        self._new_context = functools.cache(new_context)
+        self._pools = self._no_pools()
         after_fork(self, Connections._leave_to_the_parent)
 
-    def exchange(self, request: httpcore.Request) -> httpcore.Response:
-        """Send the request within the deadline; the body is still to be read, and the response to be closed."""
-        response = self._pool(_way_to(request.url)).handle_request(request)
-        if _came_unasked(response):
-            response.close()
-            raise httpcore.RemoteProtocolError("an answer came before it was asked for")
-        return response
+    @contextlib.contextmanager
+    def exchange(self, request: httpcore.Request) -> Iterator[httpcore.Response]:
+        """Send the request within the deadline; the body is to be read within the block."""
+        pools, way = self._pools, _way_to(request.url)
+        pool = pools.take(way)
+        try:
+            response = pool.handle_request(request)
+            try:
+                _check_was_asked_for(response)
+                yield response
+            finally:
+                response.close()
+        finally:
+            if not pools.give_back(way, pool):
+                pool.close()
 
     def close(self) -> None:
-        """Let go of them."""
-        for pool in self._pools.values():
+        """Let go of them; of one that a call uses, when the call ends."""
+        for pool in self._pools.retire():
             pool.close()
 
-    def _pool(self, way: _Way) -> httpcore.ConnectionPool:
-        with self._lock:
-            if way not in self._pools:
-                self._pools[way] = _new_pool(
-                    httpcore.ConnectionPool, httpcore.HTTPProxy, way, _DeadlineBackend(), self._new_context
-                )
-            return self._pools[way]
+    def _no_pools(self) -> _Pools[httpcore.ConnectionPool]:
+        backend = _DeadlineBackend()
+        return _Pools(
+            lambda way: _new_pool(httpcore.ConnectionPool, httpcore.HTTPProxy, way, backend, self._new_context)
+        )
 
     def _leave_to_the_parent(self) -> None:
         # Two processes on one connection would read each other's answers. Not closed as a pool, whose lock may be held.
-        pools, self._pools, self._lock = self._pools, {}, threading.Lock()
-        for pool in pools.values():
+        pools, self._pools = self._pools.all(), self._no_pools()
+        for pool in pools:
             for connection in pool.connections:
                 connection.close()
 
@@ -97,31 +148,42 @@ class AsyncConnections:
     """The same for the asynchronous front, in one event loop at a time."""
 
     def __init__(self, new_context: Callable[[], ssl.SSLContext]) -> None:
-        self._new_context = new_context
-        self._pools: dict[_Way, httpcore.AsyncConnectionPool] = {}
+        self._new_context = functools.cache(new_context)
+        self._pools = self._no_pools()
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def exchange(self, request: httpcore.Request) -> httpcore.Response:
-        """See `Connections.exchange`."""
+    @contextlib.asynccontextmanager
+    async def exchange(self, request: httpcore.Request) -> AsyncIterator[httpcore.Response]:
+        """See `Connections.exchange`. What is closed is closed to its end, whoever is cancelled meanwhile."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:  # connections made in another event loop end with that one
-            self._loop, self._pools = loop, {}
-        way = _way_to(request.url)
-        if way not in self._pools:
-            self._pools[way] = _new_pool(
-                httpcore.AsyncConnectionPool, httpcore.AsyncHTTPProxy, way, _AsyncBackend(), self._new_context
-            )
-        response = await self._pools[way].handle_async_request(request)
-        if _came_unasked(response):
-            await response.aclose()
-            raise httpcore.RemoteProtocolError("an answer came before it was asked for")
-        return response
+            self._loop, self._pools = loop, self._no_pools()
+        pools, way = self._pools, _way_to(request.url)
+        pool = pools.take(way)
+        try:
+            response = await pool.handle_async_request(request)
+            try:
+                _check_was_asked_for(response)
+                yield response
+            finally:
+                await to_its_end(asyncio.ensure_future(response.aclose()))
+        finally:
+            if not pools.give_back(way, pool):
+                await to_its_end(asyncio.ensure_future(pool.aclose()))
 
     async def aclose(self) -> None:
         """See `Connections.close`."""
         if self._loop is asyncio.get_running_loop():
-            for pool in self._pools.values():
+            for pool in self._pools.retire():
                 await pool.aclose()
+
+    def _no_pools(self) -> _Pools[httpcore.AsyncConnectionPool]:
+        backend = _AsyncBackend()
+        return _Pools(
+            lambda way: _new_pool(
+                httpcore.AsyncConnectionPool, httpcore.AsyncHTTPProxy, way, backend, self._new_context
+            )
+        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -154,22 +216,30 @@ def _new_pool(
     backend: object,
     new_context: Callable[[], ssl.SSLContext],
 ) -> Pool:
-    # Reading the certificates takes longer than a call; plain http, which is for loopback alone, needs none.
-    context = new_context() if way.scheme == "https" else None
+    options = {
+        # Reading the certificates takes longer than a call; plain http, which is for loopback alone, needs none.
+        "ssl_context": new_context() if way.scheme == "https" else None,
+        "network_backend": backend,
+        "max_connections": 1,
+        "keepalive_expiry": KEEP_SECONDS,
+    }
     if way.proxy is None:
-        return direct(ssl_context=context, network_backend=backend, keepalive_expiry=KEEP_SECONDS)
-    parts = urlsplit(way.proxy)
-    auth = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
-    address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-    return proxied(
-        address, proxy_auth=auth, ssl_context=context, network_backend=backend, keepalive_expiry=KEEP_SECONDS
-    )
+        return direct(**options)
+    try:
+        parts = urlsplit(way.proxy)
+        auth = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError
+        return proxied(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", proxy_auth=auth, **options)
+    except ValueError:
+        raise httpcore.ProxyError("the proxy that the environment names is not one for http") from None
 
 
-def _came_unasked(response: httpcore.Response) -> bool:
-    """Whether this is what an earlier answer on the same connection had in tow: it may be about another user."""
+def _check_was_asked_for(response: httpcore.Response) -> None:
+    """Refuse what an earlier answer on the same connection had in tow: it may be about another user."""
     stream = response.extensions.get("network_stream")
-    return isinstance(stream, _DeadlineStream | _AsyncNetworkStream) and not stream.heard
+    if isinstance(stream, _DeadlineStream | _AsyncNetworkStream) and not stream.heard:
+        raise httpcore.RemoteProtocolError("an answer came before it was asked for")
 
 
 class _DeadlineBackend(httpcore.NetworkBackend):

@@ -47,7 +47,9 @@ class IdentitySession(Front[IdentityUser]):
         return self._told(outcome, self._identity_callback)
 
     def close(self) -> None:
-        """Let go of connections. A live session goes on in storage; this object is of no more use for calls."""
+        """Let go of connections. A live session goes on in storage; this object is of no more use for calls.
+
+        A call that another thread has in flight goes on to its end."""
         if self._closed:
             return
         self._run(self._core.close())
@@ -173,6 +175,7 @@ class IdentitySession(Front[IdentityUser]):
     def reset(self) -> None:
         """Forget everything stored for this workspace, the device application stamp included. Other files stay; this
         session is as newly made. Raises StorageError for what could not be removed."""
+        self._check_open()
         self._archive.clear(self._settings.timeout_seconds)
         self._core.was_reset()
 

@@ -8,9 +8,8 @@ redirects.
 from __future__ import annotations
 
 import contextlib
-import typing
 import zlib
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
 import httpcore
 import httpx
@@ -22,6 +21,8 @@ from .signing import Credentials
 from .threads import in_daemon_thread
 
 MAX_ANSWER_BYTES = 1024 * 1024
+MAX_ANSWER_CHUNKS = 16 * 1024
+"""A megabyte of single bytes would keep an event loop busy for long."""
 
 _NOT_SENT = (
     httpx.ConnectError,
@@ -66,9 +67,10 @@ class HttpxSender:
 
     def send(self, request: HTTPRequest, seconds: float) -> HTTPAnswer:
         with deadline_in(seconds), _as_send_error():
-            if isinstance(self._transport, httpx.HTTPTransport):  # knows no deadline: left behind when it is too late
-                return in_daemon_thread(self._exchange, request, seconds).result(seconds)
-            return self._exchange(request, seconds)
+            if isinstance(self._transport, Network):
+                return self._exchange(request, seconds)
+            # Any other knows no deadline, and is left behind when it is too late.
+            return in_daemon_thread(self._exchange, request, seconds).result(seconds)
 
     def _exchange(self, request: HTTPRequest, seconds: float) -> HTTPAnswer:
         response = self._transport.handle_request(_signed(request, seconds, _hush))
@@ -103,6 +105,7 @@ class AsyncHttpxSender:
                     body = _Body(response)
                     if not response.is_stream_consumed:
                         async for chunk in response.aiter_raw():
+                            seconds_left(TimeoutError)  # as many chunks as were read at once come without a wait
                             if not body.take(chunk):
                                 break
                     return body.answer()
@@ -121,24 +124,24 @@ class Network(httpx.BaseTransport):
         self._connections = Connections(httpx.create_ssl_context)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        response = self._connections.exchange(_core_request(request))
-        assert isinstance(response.stream, typing.Iterable)
-        return httpx.Response(response.status, headers=response.headers, stream=_Stream(response.stream))
+        stack = contextlib.ExitStack()
+        response = stack.enter_context(self._connections.exchange(_core_request(request)))
+        return httpx.Response(response.status, headers=response.headers, stream=_Stream(response, stack))
 
     def close(self) -> None:
         self._connections.close()
 
 
 class _Stream(httpx.SyncByteStream):
-    def __init__(self, stream: Iterable[bytes]) -> None:
-        self._stream = stream
+    def __init__(self, response: httpcore.Response, stack: contextlib.ExitStack) -> None:
+        self._response = response
+        self._stack = stack
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self._stream
+        return self._response.iter_stream()
 
     def close(self) -> None:
-        if hasattr(self._stream, "close"):
-            self._stream.close()
+        self._stack.close()
 
 
 class AsyncNetwork(httpx.AsyncBaseTransport):
@@ -148,25 +151,24 @@ class AsyncNetwork(httpx.AsyncBaseTransport):
         self._connections = AsyncConnections(httpx.create_ssl_context)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        response = await self._connections.exchange(_core_request(request))
-        assert isinstance(response.stream, typing.AsyncIterable)
-        return httpx.Response(response.status, headers=response.headers, stream=_AsyncStream(response.stream))
+        stack = contextlib.AsyncExitStack()
+        response = await stack.enter_async_context(self._connections.exchange(_core_request(request)))
+        return httpx.Response(response.status, headers=response.headers, stream=_AsyncStream(response, stack))
 
     async def aclose(self) -> None:
         await self._connections.aclose()
 
 
 class _AsyncStream(httpx.AsyncByteStream):
-    def __init__(self, stream: AsyncIterable[bytes]) -> None:
-        self._stream = stream
+    def __init__(self, response: httpcore.Response, stack: contextlib.AsyncExitStack) -> None:
+        self._response = response
+        self._stack = stack
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._stream:
-            yield chunk
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._response.aiter_stream()
 
     async def aclose(self) -> None:
-        if hasattr(self._stream, "aclose"):
-            await self._stream.aclose()
+        await self._stack.aclose()
 
 
 def _core_request(request: httpx.Request) -> httpcore.Request:
@@ -193,18 +195,20 @@ class _Body:
         self._readable = len(self._data) <= MAX_ANSWER_BYTES
         # What is sent is bounded too: whatever follows the end of a compressed body would pile up unseen.
         self._allowance = MAX_ANSWER_BYTES
+        self._chunks_left = MAX_ANSWER_CHUNKS
         compressed = response.headers.get("content-encoding", "").strip().lower() in ("gzip", "x-gzip", "deflate")
         self._decoder = zlib.decompressobj(wbits=47) if compressed else None
 
     def take(self, chunk: bytes) -> bool:
         """Take the next bytes; False when no more are wanted."""
         self._allowance -= len(chunk)
+        self._chunks_left -= 1
         try:
             room = MAX_ANSWER_BYTES + 1 - len(self._data)
             self._data += self._decoder.decompress(chunk, room) if self._decoder else chunk
         except zlib.error:
             self._readable = False
-        if len(self._data) > MAX_ANSWER_BYTES or self._allowance < 0:
+        if len(self._data) > MAX_ANSWER_BYTES or self._allowance < 0 or self._chunks_left < 0:
             self._readable = False
         return self._readable
 

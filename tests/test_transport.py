@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from servers import FRONTS, HOLD, MPID, Peer, RawServer, answers, http, opened, user_answer
+from servers import FRONTS, HOLD, MPID, PATIENCE_SECONDS, Peer, RawServer, answers, http, opened, user_answer
 from steady import SLACK_SECONDS, steady
 
 from identity_session import AsyncIdentitySession, IdentitySession, MemoryStorage, RetryPolicy
@@ -22,7 +22,14 @@ from identity_session.exchange import HTTPAnswer, HTTPRequest, SendError
 from identity_session.idsync import LocalIDSync
 from identity_session.signing import Credentials, signature
 from identity_session.testing.faults import Handler, behaviours
-from identity_session.transport import MAX_ANSWER_BYTES, AsyncHttpxSender, AsyncNetwork, HttpxSender, Network
+from identity_session.transport import (
+    MAX_ANSWER_BYTES,
+    MAX_ANSWER_CHUNKS,
+    AsyncHttpxSender,
+    AsyncNetwork,
+    HttpxSender,
+    Network,
+)
 
 LOGIN = {"userIdentities": {"email": "higgs@example.com"}}
 USER = http(200, user_answer())
@@ -232,6 +239,7 @@ class Pieces(httpx.SyncByteStream, httpx.AsyncByteStream):
     def __init__(self, piece: bytes, number: int, pause: Callable[[], object] = lambda: None) -> None:
         self.piece, self.number, self.pause = piece, number, pause
         self.taken = self.closed = 0
+        self.was_closed = threading.Event()
 
     def __iter__(self) -> Iterator[bytes]:
         for _ in range(self.number):
@@ -246,6 +254,7 @@ class Pieces(httpx.SyncByteStream, httpx.AsyncByteStream):
 
     def close(self) -> None:
         self.closed += 1
+        self.was_closed.set()
 
     async def aclose(self) -> None:
         self.close()
@@ -317,7 +326,38 @@ def test_a_stream_of_a_users_transport_that_dawdles_is_given_up_at_the_deadline(
         sent("sync", Both(lambda _: httpx.Response(200, stream=stream)), seconds=0.2)
     assert monotonic() - began < 0.2 + SLACK_SECONDS
     assert raised.value.sent
-    assert stream.closed
+    assert stream.was_closed.wait(PATIENCE_SECONDS)
+
+
+@steady
+def test_a_users_transport_that_sleeps_is_given_up_at_the_deadline() -> None:
+    over = threading.Event()
+    began = monotonic()
+    with pytest.raises(SendError, match="within the time allowed") as raised:
+        sent("sync", httpx.MockTransport(lambda _: httpx.Response(200, text=str(over.wait(30)))), seconds=0.2)
+    assert monotonic() - began < 0.2 + SLACK_SECONDS
+    assert raised.value.sent
+    over.set()
+
+
+def test_an_event_loop_is_not_kept_by_a_stream_that_never_waits() -> None:
+    class Ready(Pieces):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for piece in self:
+                yield piece
+
+    stream = Ready(b"x", 1000, pause=lambda: threading.Event().wait(0.01))
+    with pytest.raises(SendError, match="within the time allowed"):
+        sent("async", Both(lambda _: httpx.Response(200, stream=stream)), seconds=0.2)
+    assert stream.taken < 100
+
+
+@FRONTS
+@pytest.mark.parametrize("extra", [0, 1])
+def test_a_body_may_come_in_so_many_chunks_and_no_more(front: str, extra: int) -> None:
+    stream = Pieces(b"x", MAX_ANSWER_CHUNKS + extra)
+    answer = sent(front, Both(lambda _: httpx.Response(200, stream=stream)))
+    assert len(answer.body) == (0 if extra else MAX_ANSWER_CHUNKS)
 
 
 @pytest.mark.parametrize("handler", [[HOLD], behaviours.endless_headers(), behaviours.endless_body()])
@@ -509,9 +549,12 @@ def test_the_deadline_holds_whatever_a_proxy_does(front: str, handler: Any, monk
 @FRONTS
 @pytest.mark.parametrize("proxy", ["http://", "://", "nonsense://127.0.0.1:1", "http://127.0.0.1:1", "http://[", "a b"])
 def test_a_proxy_that_is_none_is_no_coverage(front: str, proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was sent, and the text says why."""
     monkeypatch.setenv("https_proxy", proxy)
     with opened(front, base_url="https://h.invalid/v1", retry=None, timeout=3) as driven:
-        assert driven.login(LOGIN).http_code == -1
+        result = driven.login(LOGIN)
+        assert result.http_code == -1
+        assert result.body.startswith("no connection to the service (")
 
 
 @FRONTS
