@@ -297,6 +297,8 @@ def _named_storage(given: Storage | str | PathLike[str] | None) -> Storage:
         path = fspath(given)
     except TypeError:
         raise TypeError(f"storage must be a Storage or a path, not {type(given).__name__}") from None
+    if not path or "\0" in path:
+        raise ValueError("storage must be the path of a folder, such as 'state'; it is empty or holds a NUL")
     return JsonStorage(path)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from inspect import isawaitable
 from typing import Any
 
@@ -58,21 +58,15 @@ async def tell_async(messages: list[Message]) -> None:
         try:
             answer = function(*arguments)
             if isawaitable(answer):
-                await _wait_for(answer)
+                await answer
         except Exception as error:
             _log(error, len(arguments))
 
 
-async def _wait_for(answer: Awaitable[object]) -> None:
-    await answer
-
-
-def _log(error: Exception, arguments: int) -> None:
+def _log(error: Exception, count: int) -> None:
     # Neither the message nor the traceback: both may show identity values.
     last = traceback.extract_tb(error.__traceback__)[-1]
     where = (
-        f"at {last.filename}:{last.lineno}"
-        if last.filename != __file__
-        else f"when called with {arguments} argument(s)"
+        f"at {last.filename}:{last.lineno}" if last.filename != __file__ else f"when called with {count} argument(s)"
     )
     logger.error("a callback raised %s %s", type(error).__name__, where)

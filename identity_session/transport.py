@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import httpcore
 import httpx
@@ -17,7 +17,6 @@ import httpx
 from .aioclock import async_deadline
 from .exchange import HTTPAnswer, HTTPRequest, SendError
 from .network import NO_CONNECTION, AsyncConnections, Connections, deadline_in, seconds_left
-from .signing import Credentials
 from .threads import in_daemon_thread
 
 MAX_ANSWER_BYTES = 1024 * 1024
@@ -39,23 +38,6 @@ _NOT_SENT = (
 """What goes wrong before a request can have reached the service."""
 
 _TOO_LATE = (TimeoutError, httpx.TimeoutException, httpcore.TimeoutException)
-
-
-class IdentityAuth(httpx.Auth):
-    """Authentication of the Identity API for httpx: HMAC, Basic or key only, as these credentials say.
-
-    Source: documentation page "HTTP API" of IDSync, "Authentication".
-    """
-
-    requires_request_body = True
-
-    def __init__(self, credentials: Credentials) -> None:
-        self._credentials = credentials
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        target = request.url.raw_path.decode("ascii")
-        request.headers.update(self._credentials.headers(request.method, target, request.content))
-        yield request
 
 
 class HttpxSender:
@@ -223,7 +205,8 @@ def _signed(request: HTTPRequest, seconds: float, trace: Callable[[str, dict[str
         "POST", request.url, headers=dict(request.headers), content=request.body, extensions=extensions
     )
     if request.credentials:
-        signed = next(IdentityAuth(request.credentials).auth_flow(signed))
+        target = signed.url.raw_path.decode("ascii")
+        signed.headers.update(request.credentials.headers(signed.method, target, request.body))
     return signed
 
 

@@ -165,7 +165,7 @@ def retry_after_seconds(headers: Mapping[str, str], now_ms: int) -> float | None
     A date counts from the answer's own Date header where there is one, since the local clock may be wrong.
     """
     text = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"[+-]?\d+(\.\d+)?", text):
+    if re.fullmatch(r"[+-]?\d+(\.\d+)?", text, re.ASCII):
         return max(float(text), 0.0)
     until_ms = _http_date_ms(text)
     if until_ms is None:

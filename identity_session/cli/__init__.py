@@ -20,12 +20,13 @@ from .settings import UsageError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. `argv` is without the program's name; None takes the real one."""
+    if sys.stdout is None:
+        return complain("standard output is closed; nothing was done", 3)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter is no error
     with _warnings_on_stderr():
         try:
-            args = parse(argv)
-            code: int = args.run(args)
+            code = _run(argv)
             sys.stdout.flush()
             return code
         except UsageError as error:
@@ -37,6 +38,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OSError as error:  # nobody reads what is printed, or the disk that it goes to is full
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
             return 141 if isinstance(error, BrokenPipeError) else complain(str(error), 3)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        args = parse(argv)
+    except SystemExit:  # of --help and --version
+        sys.stdout.flush()
+        raise
+    code: int = args.run(args)
+    return code
 
 
 @contextlib.contextmanager
