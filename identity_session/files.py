@@ -225,7 +225,7 @@ def _is_open_to_others(path: Path, mode: int) -> bool:
 
 
 def make_private_lock(file: Path) -> None:
-    """The same for a lock file. Raises OSError for a link of either kind: older versions of filelock follow the one and
+    """The same for a lock file. Raises OSError for a link of either kind: some versions of filelock follow the one and
     empty what the other leads to."""
     with contextlib.suppress(FileNotFoundError):
         found = file.lstat()
