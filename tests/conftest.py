@@ -20,6 +20,7 @@ from urllib.parse import urlencode
 import pytest
 from hypothesis import HealthCheck, settings
 from required import absent
+from steady import repeated
 
 from identity_session.cli.printing import ENV
 
@@ -45,6 +46,14 @@ def pytest_collection_finish() -> None:
     """Thousands of tests are a heap that takes seconds to search for garbage; what is there by now is none."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What was late because the machine stood still is no failure, and is not to go unseen either."""
+    if repeated:
+        terminalreporter.section(f"late while the machine stood still: {len(repeated)} tests were tried again")
+        for name, times in repeated.items():
+            terminalreporter.write_line(f"{times} times: {name}")
 
 
 @pytest.fixture
