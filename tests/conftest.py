@@ -67,6 +67,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def root() -> None:
+    """The test runs as root, and may become another user."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        absent("root", "only root may become another user")
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[dict[str, Any]]:
     """The libpq parameters of a running PostgreSQL."""
