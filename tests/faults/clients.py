@@ -69,6 +69,8 @@ def hang(front: str, hangs_at: str, end: str, url: str, folder: str) -> None:
         retry=RetryPolicy(initial_seconds=PATIENCE_SECONDS / 2, max_seconds=PATIENCE_SECONDS),
     )
     session._core._chance = lambda: 1.0
+    if hangs_at == "connect":
+        sys.addaudithook(lambda event, arguments: say("in flight") if event == "socket.connect" else None)
     if hangs_at == "name":
         socket.getaddrinfo = never_return
     call = partial(session.login, ids("1"))
