@@ -20,6 +20,7 @@ from urllib.parse import urlencode
 import pytest
 from hypothesis import HealthCheck, settings
 from required import absent
+from steady import repeated
 
 from identity_session.cli.printing import ENV
 
@@ -47,6 +48,14 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What was late because the machine stood still is no failure, and is not to go unseen either."""
+    if repeated:
+        terminalreporter.section(f"late while the machine stood still: {len(repeated)} tests were tried again")
+        for name, times in repeated.items():
+            terminalreporter.write_line(f"{times} times: {name}")
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home of one's own, and no settings from outside."""
@@ -56,6 +65,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def root() -> None:
+    """The test runs as root, and may become another user."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        absent("root", "only root may become another user")
 
 
 @pytest.fixture(scope="session")

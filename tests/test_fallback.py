@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from required import absent
 from scripted import KEY, Clock, Scripted, ids, session, user
 from servers import FRONTS, opened
 from storage_helpers import child, login, make_session, next_line, started, tree, workspace_of, write_document
@@ -40,24 +41,23 @@ WARNING = "; the state is kept in memory only, and lost when this program ends"
 JOURNEY = ("look", "start", "live")
 
 
-def _no_mounts() -> str | None:
-    """Why this process cannot mount file systems of its own, or None."""
+@pytest.fixture(scope="module")
+def mounts() -> None:
+    """This process may mount file systems of its own."""
     if not sys.platform.startswith("linux") or not shutil.which("unshare"):
-        return "only Linux has the file systems that this mounts"
+        absent("mounts", "only Linux has the file systems that this mounts")
     if os.geteuid() != 0:
-        return "only root may mount file systems"
+        absent("mounts", "only root may mount file systems")
     with tempfile.TemporaryDirectory() as folder:
         tried = subprocess.run(
             ["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", folder], capture_output=True, text=True, timeout=30
         )
-    return f"no file system can be mounted here: {tried.stderr.strip()}" if tried.returncode else None
+    if tried.returncode:
+        absent("mounts", f"no file system can be mounted here: {tried.stderr.strip()}")
 
 
-NO_MOUNTS = _no_mounts()
-mounting = pytest.mark.skipif(NO_MOUNTS is not None, reason=str(NO_MOUNTS))
-becoming_another = pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may become another user"
-)
+mounting = pytest.mark.usefixtures("mounts")
+becoming_another = pytest.mark.usefixtures("root")
 
 
 def on_mounted(path: Path, script: str) -> list[dict[str, Any]]:

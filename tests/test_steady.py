@@ -1,4 +1,5 @@
-"""The decorator for bounds on time, which must neither hide a slow program nor blame a machine that stood still."""
+"""The decorator for bounds on time, which must neither hide a program that is slow or wrong nor blame a machine that
+stood still."""
 
 from __future__ import annotations
 
@@ -6,16 +7,25 @@ import math
 import os
 import signal
 import subprocess
+from collections import Counter
 
 import pytest
-from steady import steady
+from steady import LateError, assert_within, steady
 
 from identity_session.clock import monotonic, pause
 
 
+@pytest.fixture(autouse=True)
+def repeated(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """What these tests try again on purpose is not told at the end of the run."""
+    counter: Counter[str] = Counter()
+    monkeypatch.setattr("steady.repeated", counter)
+    return counter
+
+
 @pytest.mark.parametrize(("longest_stall", "expected"), [(math.inf, 1), (0, 5)], ids=["runs", "stands still"])
 def test_a_bound_that_is_missed_fails_at_once_while_the_process_runs_and_else_at_the_last_try(
-    monkeypatch: pytest.MonkeyPatch, longest_stall: float, expected: int
+    monkeypatch: pytest.MonkeyPatch, repeated: Counter[str], longest_stall: float, expected: int
 ) -> None:
     """What counts as standing still is set so that this machine never does, or always."""
     monkeypatch.setattr("steady._STALL_SECONDS", longest_stall)
@@ -26,24 +36,53 @@ def test_a_bound_that_is_missed_fails_at_once_while_the_process_runs_and_else_at
         began = monotonic()
         tries.append(began)
         pause(0.05)
-        assert monotonic() - began < 0.04
+        assert_within(monotonic() - began, 0.04)
 
-    with pytest.raises(AssertionError):
+    with pytest.raises(LateError):
         slow()
     assert len(tries) == expected
+    assert repeated.total() == expected - 1
+
+
+@pytest.mark.parametrize("wrong", [AssertionError("a user is lost"), ConnectionResetError(), TimeoutError()], ids=repr)
+def test_what_is_wrong_and_not_late_fails_at_once_even_where_the_process_stands_still(
+    monkeypatch: pytest.MonkeyPatch, wrong: Exception
+) -> None:
+    monkeypatch.setattr("steady._STALL_SECONDS", 0)
+    tries = []
+
+    @steady
+    def broken() -> None:
+        tries.append("")
+        raise wrong
+
+    with pytest.raises(type(wrong)):
+        broken()
+    assert len(tries) == 1
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no signals that stop a process here")
-def test_a_bound_that_is_missed_because_the_process_stood_still_is_tried_again() -> None:
+def test_a_bound_that_is_missed_because_the_process_stood_still_is_tried_again(repeated: Counter[str]) -> None:
     tries = []
 
     @steady
     def disturbed() -> None:
         tries.append("")
+        began = monotonic()
         if len(tries) == 1:
             with subprocess.Popen(["/bin/sh", "-c", f"sleep 0.3; kill -CONT {os.getpid()}"]):
                 os.kill(os.getpid(), signal.SIGSTOP)
-        assert len(tries) > 1
+        assert_within(monotonic() - began, 0.25)
 
     disturbed()
     assert len(tries) == 2
+    [(name, times)] = repeated.items()
+    assert name.endswith("test_a_bound_that_is_missed_because_the_process_stood_still_is_tried_again")
+    assert times == 1
+
+
+@pytest.mark.parametrize("bound", [0.3, 0.2])
+def test_a_bound_is_missed_by_what_takes_as_long_or_longer(bound: float) -> None:
+    assert_within(0.2, 0.2001)
+    with pytest.raises(LateError, match=r"0\.300 s are not less than 0\.[23]00 s of login"):
+        assert_within(0.3, bound, "of login")

@@ -1,7 +1,8 @@
 """Programs with a session, for tests of what a whole process does: how it ends, how it forks, how much memory it takes.
 
 `clients.py hang FRONT HANGS_AT END URL FOLDER` makes a call that comes to no end; `fork FRONT WAY URL FOLDER` goes on
-in two processes; `grow FRONT URL...` makes a login at each URL. What happens is told in lines on standard output.
+in two processes; `grow FRONT URL...` makes a login at each URL; `first FRONT URL` makes none but that. What happens is
+told in lines on standard output.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,10 @@ from identity_session import (
     RetryPolicy,
     StorageError,
 )
+from identity_session.clock import monotonic, pause
 
 KEY = "us1-test-key"
+DEADLINE_SECONDS = 2.0
 PATIENCE_SECONDS = 60.0
 """Far beyond what any test waits for."""
 
@@ -65,6 +69,8 @@ def hang(front: str, hangs_at: str, end: str, url: str, folder: str) -> None:
         retry=RetryPolicy(initial_seconds=PATIENCE_SECONDS / 2, max_seconds=PATIENCE_SECONDS),
     )
     session._core._chance = lambda: 1.0
+    if hangs_at == "connect":
+        sys.addaudithook(lambda event, arguments: say("in flight") if event == "socket.connect" else None)
     if hangs_at == "name":
         socket.getaddrinfo = never_return
     call = partial(session.login, ids("1"))
@@ -209,27 +215,52 @@ def fork_amid(front: str, url: str, folder: str) -> None:
     say("parent", session.login(ids("parent")).http_code)
 
 
-# Memory
+# Time and memory
+
+
+class SlowDisk(MetaPathFinder):
+    """One from which httpx is loaded so slowly that it matters."""
+
+    def find_spec(self, name: str, path: object, target: object = None) -> None:
+        if name == "httpx":
+            pause(DEADLINE_SECONDS / 4)
+
+
+def first(front: str, url: str) -> None:
+    """Log in, and say how many seconds the call took."""
+    assert "httpx" not in sys.modules
+    sys.meta_path.insert(0, SlowDisk())
+    code, seconds = one_login(front, url)
+    say(code, seconds)
 
 
 def grow(front: str, *urls: str) -> None:
-    """Log in at the first URL, to have everything imported and warm; then at the others, each with how much it took."""
+    """Log in at the first URL, to have everything imported and warm; then at the others, each with how many MiB and
+    seconds it took."""
     took_at_first = None
     for url in urls:
-        settings: Any = {"base_url": url, "storage": MemoryStorage(), "retry": None, "timeout": 5}
-        if front == "sync":
-            with contextlib.closing(IdentitySession(KEY, **settings)) as session:
-                code = session.login(ids("1")).http_code
-        else:
-            code = asyncio.run(one_login(AsyncIdentitySession(KEY, **settings)))
+        code, seconds = one_login(front, url)
         took_at_first = took_at_first or peak_mebibytes()
-        say(code, f"{peak_mebibytes() - took_at_first:.1f}")
+        say(code, f"{peak_mebibytes() - took_at_first:.1f}", seconds)
 
 
-async def one_login(session: AsyncIdentitySession) -> int:
+def one_login(front: str, url: str) -> tuple[int, float]:
+    settings: Any = {"base_url": url, "storage": MemoryStorage(), "retry": None, "timeout": DEADLINE_SECONDS}
+    if front == "async":
+        return asyncio.run(one_awaited_login(settings))
+    with contextlib.closing(IdentitySession(KEY, **settings)) as session:
+        began = monotonic()
+        code = session.login(ids("1")).http_code
+        return code, monotonic() - began
+
+
+async def one_awaited_login(settings: Any) -> tuple[int, float]:
+    session = AsyncIdentitySession(KEY, **settings)
+    began = monotonic()
     code = (await session.login(ids("1"))).http_code
+    seconds = monotonic() - began
     await session.close()
-    return code
+    return code, seconds
 
 
 def peak_mebibytes() -> float:
@@ -244,4 +275,4 @@ def peak_mebibytes() -> float:
 
 
 if __name__ == "__main__":
-    {"hang": hang, "fork": fork, "fork_amid": fork_amid, "grow": grow}[sys.argv[1]](*sys.argv[2:])
+    {"hang": hang, "fork": fork, "fork_amid": fork_amid, "first": first, "grow": grow}[sys.argv[1]](*sys.argv[2:])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import random
 from collections.abc import Callable, Coroutine, Generator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from identity_session.testing.faults import Peer, RawServer, http
 KEY = "us1-test-key"
 IDENTITIES = {"userIdentities": {"email": "higgs@example.com"}}
 CANCELLATIONS = 200
-MOST_LOGINS = 500
+MOST_LOGINS = 1000
 QUICKLY = RetryPolicy(initial_seconds=0.002)
 
 
@@ -149,7 +149,8 @@ async def awaited(thing: Any) -> object:
 
 
 def test_a_login_cancelled_at_any_moment_leaves_the_old_state_or_the_new_one_and_nothing_else(tmp_path: Path) -> None:
-    chance = random.Random(11)
+    """Those that were over before they could be cancelled do not count."""
+    chance, logins = random.Random(11), itertools.count()
     outcomes: list[bool] = []
 
     async def work() -> None:
@@ -158,18 +159,19 @@ def test_a_login_cancelled_at_any_moment_leaves_the_old_state_or_the_new_one_and
         began = monotonic()
         await session.login(IDENTITIES)
         span = monotonic() - began
-        for _ in range(CANCELLATIONS):
+        while len(outcomes) < CANCELLATIONS or len(set(outcomes)) < 2:
+            assert next(logins) < MOST_LOGINS
             assert (await session.logout()).http_code == 200
             assert session.mpid == "old"
             task = asyncio.create_task(session.login(IDENTITIES))
             await asyncio.sleep(chance.random() * span)
             task.cancel()
-            with suppress(asyncio.CancelledError):
+            try:
                 await task
-            outcomes.append(await consistent(session, tmp_path))
+            except asyncio.CancelledError:
+                outcomes.append(await consistent(session, tmp_path))
         await session.close()
 
     with RawServer(busy_then_users) as server:
         run_quietly(work)
-    assert len(outcomes) == CANCELLATIONS
-    assert False in outcomes
+    print(f"{len(outcomes)} of {next(logins)} logins were cancelled, {sum(outcomes)} after they had taken place")

@@ -22,7 +22,10 @@ from identity_session.clock import pause
 def test_a_kill_at_any_moment_leaves_what_was_stored_before_or_after_the_call_in_progress(
     tmp_path: Path, kills: int, users: int
 ) -> None:
-    """Document by document, and as far as the call had come: users first, the state last."""
+    """Document by document, and as far as the call had come: users first, the state last.
+
+    There are more kills than that if by chance too few of them have fallen in the middle of a save.
+    """
     chance = random.Random(kills)
     traveller = Traveller(JsonStorage(tmp_path))
     for _ in range(20):
@@ -33,7 +36,7 @@ def test_a_kill_at_any_moment_leaves_what_was_stored_before_or_after_the_call_in
     model.hold(documents(traveller.session.storage))
     fell: Counter[str] = Counter()
     with Victims(tmp_path) as victims:
-        for kill in range(kills):
+        for kill in range(2 * kills):
             victims.walk(step, synced=bool(kill % 2))
             said = [victims.said() for _ in range(chance.randrange(16))]
             pause(chance.random() * 0.003)
@@ -62,9 +65,11 @@ def test_a_kill_at_any_moment_leaves_what_was_stored_before_or_after_the_call_in
             fell[call] += 1
             fell["(in a save)"] += next((line for line in reversed(said) if line.startswith("sav")), "") == "saving"
             fell["(between two writes of a call)"] += found not in (possible[0], possible[-1])
+            if kill + 1 >= kills and fell["(in a save)"] > kills / 4 and len(fell) > 8:
+                break
+        else:
+            pytest.fail(f"{2 * kills} kills fell {dict(fell)}: too few in the middle of a save, or always the same")
     assert {user.mpid for user in opened.get_users()} >= {f"user-{n}" for n in range(users)}
     assert Traveller(tmp_path, step).take() == "start"
     assert temporary_files(tmp_path) == []
-    print(f"{kills} kills fell", dict(fell))
-    assert fell["(in a save)"] > kills / 4
-    assert len(fell) > 8
+    print(f"{kill + 1} kills fell", dict(fell))

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from required import absent
 from storage_helpers import (
     API_KEY,
     QuickService,
@@ -106,12 +107,12 @@ def test_at_no_moment_can_others_open_what_is_being_written(tmp_path: Path, monk
 def sealed(store: Path) -> Iterator[None]:
     """Inside the block not even root may change anything in the folders of this store."""
     if os.geteuid() != 0 or not shutil.which("chattr"):
-        pytest.skip("only root may seal a folder, with chattr")
+        absent("chattr", "only root may seal a folder, with that command")
     folders = [str(f) for f in (store, *store.rglob("*")) if f.is_dir()]
     try:
         done = subprocess.run(["chattr", "+i", *folders], capture_output=True, text=True, timeout=30)
         if done.returncode:
-            pytest.skip(f"this file system cannot seal folders: {done.stderr.strip()}")
+            absent("chattr", f"this file system cannot seal folders: {done.stderr.strip()}")
         yield
     finally:
         subprocess.run(["chattr", "-i", *folders], capture_output=True, timeout=30)

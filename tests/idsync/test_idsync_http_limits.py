@@ -19,7 +19,7 @@ import uvicorn
 from http_serving import PATIENCE_SECONDS, Client, read_to_end
 from idsync_driver import KEY
 from servers import opened
-from steady import steady
+from steady import LateError, assert_within, steady
 
 from identity_session.idsync import LocalIDSync, app, connections
 from identity_session.idsync.requests import BODY_LIMIT_BYTES
@@ -47,7 +47,10 @@ def test_the_limit_is_exact(client: Client) -> None:
 @steady
 def test_a_large_body_is_answered_and_not_kept(client: Client, target: str, size: int) -> None:
     """The answer arrives although the client is still sending."""
-    answer = client.post(target, b"x" * size)
+    try:
+        answer = client.post(target, b"x" * size)
+    except ConnectionError as lost:
+        raise LateError("what is left of a body is read for two seconds") from lost
     assert answer.status == 413
     assert b"256 KB" in answer.raw
 
@@ -57,7 +60,7 @@ def test_a_bomb_is_not_unpacked(client: Client) -> None:
     """A few KB that would be hundreds of MB."""
     started = time.monotonic()
     assert client.post("/v1/identify", gzip.compress(b" " * 200_000_000, 1), GZIP).status == 413
-    assert time.monotonic() - started < 5
+    assert_within(time.monotonic() - started, 5)
 
 
 @pytest.mark.parametrize("body", [b"x", b"\x1f\x8b", gzip.compress(b"{}")[:-3], b""])
@@ -87,7 +90,7 @@ def test_a_head_that_drips_is_cut_off(client: Client, monkeypatch: pytest.Monkey
             if before:
                 connection.recv(65536)
             assert drip(connection, head + b"x-pad: " + b"x" * 1000) < 500
-            assert time.monotonic() - started < 3
+            assert_within(time.monotonic() - started, 3)
     with socket.create_connection(("127.0.0.1", client.port), PATIENCE_SECONDS) as connection:
         assert read_to_end(connection) == b""
 
@@ -100,7 +103,7 @@ def test_a_body_that_drips_is_cut_off(client: Client, monkeypatch: pytest.Monkey
         started = time.monotonic()
         connection.sendall(b"POST /v1/identify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n")
         drip(connection, b"x" * 999)
-        assert time.monotonic() - started < 4
+        assert_within(time.monotonic() - started, 4)
 
 
 def test_a_page_reads_that_its_body_took_too_long(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +137,7 @@ def test_a_large_body_is_read_in_time_that_grows_with_its_size() -> None:
 
     started = time.monotonic()
     assert len(asyncio.run(app._Body(receive).read(10_000_000, 60.0))) == 10_000_000
-    assert time.monotonic() - started < 3
+    assert_within(time.monotonic() - started, 3)
 
 
 def test_an_export_is_written_beside_the_loop(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +250,7 @@ def test_latency_holds_one_call_back_and_no_other(client: Client) -> None:
     assert time.monotonic() - started >= 0.4
     started = time.monotonic()
     client.call("search", {"customerid": "1"})
-    assert time.monotonic() - started < 0.3
+    assert_within(time.monotonic() - started, 0.3)
 
 
 def test_logs_hold_nothing_of_a_request(
