@@ -166,7 +166,7 @@ def listed(folder: Path) -> list[Path]:
     """What lies in a folder; nothing in one that is not there. Raises OSError, which a glob would keep to itself."""
     try:
         return [folder / name for name in os.listdir(folder)]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
@@ -254,9 +254,9 @@ def _read(path: Path) -> bytes | None:
         try:
             return _content(path)
         except OSError as error:
-            if error.errno not in _DAMAGE:
+            if isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError):
                 raise
-            return _content(path)  # a good file must not be set aside for a fault that is gone at the second try
+            return _content(path)  # a fault that is gone at the second try is none
     except FileNotFoundError:
         return None
     except OSError as error:

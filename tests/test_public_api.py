@@ -179,8 +179,8 @@ LESS = {
     "core": {"aliasing", "cache", "config", "conversation", "errors", "exchange"}
     | {"identities", "policy", "states", "users"},
     "listeners": set(),
-    "network": {"clock", "config", "threads"},
-    "transport": {"aioclock", "exchange", "network", "signing", "threads"},
+    "network": {"aioclock", "clock", "config", "threads"},
+    "transport": {"aioclock", "exchange", "network", "threads"},
 }
 PURE = {"conversation", "identities", "users", "states", "retry", "rules", "cache", "policy", "core"}
 IO_MODULES = {"os", "pathlib", "socket", "time", "random", "httpx", "asyncio", "uuid", "shutil", "subprocess"}

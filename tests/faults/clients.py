@@ -191,8 +191,9 @@ def fork_amid(front: str, url: str, folder: str) -> None:
 
     def hold() -> None:
         network = session._sender._transport._connections  # type: ignore[union-attr]
-        [pool] = network._pools.values()
-        with session.storage.lock(1), memory.lock(1), session._sender_lock, network._lock, pool._optional_thread_lock:
+        [pool] = network._pools.all()
+        inner = network._pools._lock, pool._optional_thread_lock
+        with session.storage.lock(1), memory.lock(1), session._sender_lock, inner[0], inner[1]:
             held.wait()
             release.wait()
 
