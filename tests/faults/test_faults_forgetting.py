@@ -437,6 +437,7 @@ def test_a_command_killed_at_any_moment_leaves_the_person_or_nobody(stored: Path
             killed(keep_user, within_a_save=bool(kill % 2))
             with opened("sync", KEY, storage=tmp_path / "store", transport=Service(user("10"))) as again:
                 found[again.mpid] += 1
+                assert again.recovered_from is None
                 if again.mpid == PERSON:
                     assert len(server.requests) == asked
                     assert_as_before(again, stored)
