@@ -162,7 +162,8 @@ def test_with_a_secret_every_request_of_a_journey_carries_a_signature_that_verif
 @FRONTS
 def test_with_basic_every_request_of_a_journey_carries_key_and_secret_in_one_header(front: str) -> None:
     with RawServer(JOURNEY) as server, opened(front, KEY, SECRET, base_url=server.url, auth="basic") as driven:
-        play_journey(driven)
+        assert play_journey(driven) == [200, 200, 200, 200, 404, 202]
+    assert len(server.requests) == 6
     for request in server.requests:
         assert request.headers["authorization"] == basic_authorization(KEY, SECRET)
         assert "x-mp-key" not in request.headers
