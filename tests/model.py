@@ -6,6 +6,7 @@ what one event does to what is remembered; whether the event happened (a save ma
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,7 +92,10 @@ class Model:
     started: bool = False
     identified: bool = False
     """Whether a start has identified by itself, or must not any more."""
+    configured: dict[str, str | None] | None = field(default_factory=dict)
+    """What its automatic identify says, if anything; None is what cannot be said."""
     on_start: dict[str, str | None] | None = None
+    """The same with what was stored where nothing is configured, once that has been looked at."""
 
     # Sessions
 
@@ -121,18 +125,23 @@ class Model:
 
     # Start
 
+    def begin_process(self, configured: dict[str, str | None] | None) -> None:
+        """Another process, or one that was reset. `configured` is clean; None is an invalid one."""
+        self.started = self.identified = False
+        self.configured, self.on_start = configured, None
+
     def on_opening(self, configured: dict[str, str | None] | None, now_ms: int) -> int | None:
         """A start up to its request: a code when none is due. `configured` is clean; None is an invalid one."""
         self.started = True
+        self.configured, self.on_start = configured, None
         if configured is None:
             self.open(now_ms)
             self.identified = True
             return INVALID
-        stored = self.people[self.current].identities if self.current else {}
+        stored = self.stored()
         covered = all(stored.get(name) == value for name, value in configured.items())
         resumed = self.current is not None and covered and self.live(now_ms) is not None
-        self.identified = False
-        self.on_start = configured or dict(stored)
+        self.look()
         if resumed:
             self.be_active(now_ms)
             return RESUMED
@@ -141,6 +150,15 @@ class Model:
             return SHUT
         self.identified = True
         return None
+
+    def stored(self) -> dict[str, str]:
+        return self.people[self.current].identities if self.current else {}
+
+    def look(self) -> dict[str, str | None]:
+        """What the automatic identify says, which is settled when it is first looked at."""
+        if self.on_start is None:
+            self.on_start = self.configured or dict(self.stored())
+        return self.on_start
 
     def open(self, now_ms: int) -> None:
         if self.opted_out:  # such a start is no activity
@@ -196,19 +214,33 @@ class Model:
         self.people[before].last_seen_ms = now_ms
         return before
 
-    def set_attribute(self, mpid: str, key: str, value: Any, now_ms: int) -> None:
+    def forget(self, keep_user: bool, now_ms: int) -> str | None:
+        """Nobody is current, and the identify of a start that is still open knows nobody. Returns who left, if kept."""
+        assert self.current is not None
+        left, self.current, self.context = self.current, None, None
+        self.configured, self.on_start = {}, None
         if self.opted_out:
-            return
-        self.touch(now_ms)
-        attributes = self.people[mpid].attributes
-        self.people[mpid].attributes = {k: v for k, v in attributes.items() if k.lower() != key.lower()} | {key: value}
+            self.session = None
+        if keep_user and (self.keep_ephemeral or not self.people[left].is_ephemeral):
+            self.people[left].last_seen_ms = now_ms
+            return left
+        del self.people[left]
+        return None
 
-    def remove_attribute(self, mpid: str, key: str, now_ms: int) -> None:
+    def reset(self, configured: dict[str, str | None] | None) -> None:
+        """Nothing is remembered, and the process is as newly made."""
+        self.people, self.current, self.context, self.opted_out, self.session = {}, None, None, False, None
+        self.begin_process(configured)
+
+    def edit_attributes(self, mpid: str, new: dict[str, Any], gone: Callable[[str], bool], now_ms: int) -> None:
+        """Attributes of a user are set, and those whose names are `gone` removed; names differ in more than case."""
         if self.opted_out:
             return
         self.touch(now_ms)
-        attributes = self.people[mpid].attributes
-        self.people[mpid].attributes = {k: v for k, v in attributes.items() if k.lower() != key.lower()}
+        attributes = {name: value for name, value in self.people[mpid].attributes.items() if not gone(name)}
+        for key, value in new.items():
+            attributes = {name: v for name, v in attributes.items() if name.lower() != key.lower()} | {key: value}
+        self.people[mpid].attributes = attributes
 
     def opt(self, out: bool, now_ms: int) -> None:
         self.be_active(now_ms)

@@ -1,8 +1,8 @@
 """Names that come from outside name no file: whatever tokens, MPIDs, identities and devices are, the storage folder is
 the only one that is touched.
 
-A process of its own reports, by an audit hook of the interpreter, every path that is opened, created, moved, linked or
-removed, so that a file that was there for a moment is seen as well.
+A process of its own reports, by an audit hook of the interpreter, every path that is opened, listed, created, moved,
+linked or removed, so that a file that was there for a moment is seen as well.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from required import SLOW
+from servers import FRONTS, opened
 from storage_helpers import API_KEY, HOSTILE_TEXTS
 
-from identity_session import IdentitySession
 from identity_session.exchange import HTTPAnswer, HTTPRequest
 from identity_session.identities import is_text
 from identity_session.idsync import LocalIDSync
@@ -41,6 +41,8 @@ PATH_EVENTS = (
     "os.chmod",
     "os.rmdir",
     "os.truncate",
+    "os.listdir",
+    "os.scandir",
 )
 
 
@@ -53,31 +55,37 @@ class Named:
     def send(self, request: HTTPRequest, seconds: float) -> HTTPAnswer:
         return HTTPAnswer(200, {}, json.dumps({"mpid": self.mpid, "context": self.mpid}).encode())
 
+    async def asend(self, request: HTTPRequest, seconds: float) -> HTTPAnswer:
+        return self.send(request, seconds)
+
     def close(self) -> None: ...
 
+    async def aclose(self) -> None: ...
 
-def play(root: Path, token: str, device: str, mpid: str, value: str, name: str) -> None:
+
+def play(front: str, root: Path, token: str, device: str, mpid: str, value: str, name: str) -> None:
     """A journey in which every name is hostile, and the same on a service with its own database."""
     service = Named(mpid)
+    settings = {"storage": root / "store", "workspace_token": token, "device_id": device, "max_users": 2}
     for _ in range(2):
-        session = IdentitySession(
-            API_KEY, storage=root / "store", transport=service, workspace_token=token, device_id=device, max_users=2
-        )
-        session.start()
-        for each in (mpid, "7", f"{mpid}x", mpid):
-            service.mpid = each
-            session.login({"userIdentities": {"email": value, "customerid": token}})
-        user = session.get_user(mpid)
-        if user is not None:
-            user.set_attribute(name, value)
-            user.set_consent_state({name: value})
-        session.get_user(f"{mpid}/../{token}")
-        session.close()
-    session.reset()
+        with opened(front, API_KEY, transport=service, **settings) as own:
+            own.start()
+            for each in (mpid, "7", f"{mpid}x", mpid):
+                service.mpid = each
+                own.login({"userIdentities": {"email": value, "customerid": token}})
+            user = own.get_user(mpid)
+            if user is not None:
+                own._run(user.set_attribute(name, value))
+                own._run(user.set_consent_state({name: value}))
+            own.get_user(f"{mpid}/../{token}")
+    with opened(front, API_KEY, **settings) as own:
+        own.reset()
     idsync = LocalIDSync(str(root / "service" / "profiles.db"))
     key = token if token.isascii() and token.isprintable() and " " not in token else API_KEY
-    with IdentitySession(key, storage=root / "store", transport=idsync.transport, device_id=device) as session:
-        session.login({"userIdentities": {"email": value, "customerid": name}})
+    carrier = idsync.transport if front == "sync" else idsync.async_transport
+    with opened(front, key, storage=root / "store", transport=carrier, device_id=device) as own:
+        own.start()
+        own.login({"userIdentities": {"email": value, "customerid": name}})
     idsync.close()
 
 
@@ -90,21 +98,23 @@ def strays(root: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@settings(max_examples=60 if SLOW else 15)
+@FRONTS
+@settings(max_examples=60 if SLOW else 15, derandomize=not SLOW)
 @given(token=NAMES, device=NAMES, mpid=NAMES, value=NAMES, name=NAMES)
 @example(token="../../escape", device="/etc/passwd", mpid="../..", value="..", name="users/../../x")
-def test_no_name_leaves_the_folder(token: str, device: str, mpid: str, value: str, name: str) -> None:
+def test_no_name_leaves_the_folder(front: str, token: str, device: str, mpid: str, value: str, name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        play(Path(folder), token, device, mpid, value, name)
+        play(front, Path(folder), token, device, mpid, value, name)
         assert strays(Path(folder)) == []
         names = [f.name for f in (Path(folder) / "store").rglob("*")]
         assert all(part.isascii() and ".." not in part and len(part) < 100 for part in names)
 
 
-def test_no_path_outside_the_folder_is_ever_touched(tmp_path: Path) -> None:
+@FRONTS
+def test_no_path_outside_the_folder_is_ever_touched(front: str, tmp_path: Path) -> None:
     """Not for a moment either, and not for reading: as the interpreter reports it."""
     (tmp_path / "parent").mkdir()
-    program = [sys.executable, "-X", "utf8", __file__, str(tmp_path / "parent" / "root")]
+    program = [sys.executable, "-X", "utf8", __file__, front, str(tmp_path / "parent" / "root")]
     ran = subprocess.run(program, capture_output=True, text=True, timeout=120)
     assert (ran.returncode, ran.stderr) == (0, "")
     report = json.loads(ran.stdout)
@@ -113,7 +123,7 @@ def test_no_path_outside_the_folder_is_ever_touched(tmp_path: Path) -> None:
     assert [f.name for f in (tmp_path / "parent").iterdir()] == ["root"]
 
 
-def _watched(root: Path) -> dict[str, Any]:
+def _watched(front: str, root: Path) -> dict[str, Any]:
     """Play with every hostile text in every place; returns how many paths were touched and which lay outside."""
     touched, outside, watching = 0, set(), False
 
@@ -130,7 +140,7 @@ def _watched(root: Path) -> dict[str, Any]:
 
     def journeys() -> None:
         for number, text in enumerate(HOSTILE_TEXTS):
-            play(root / str(number), text, text, text, text, text)
+            play(front, root / str(number), text, text, text, text, text)
 
     sys.addaudithook(look)
     root.mkdir()
@@ -146,4 +156,5 @@ def _is_code(path: str) -> bool:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_watched(Path(os.path.realpath(Path(sys.argv[1]).parent)) / Path(sys.argv[1]).name)))
+    front, folder = sys.argv[1], Path(sys.argv[2])
+    print(json.dumps(_watched(front, Path(os.path.realpath(folder.parent)) / folder.name)))

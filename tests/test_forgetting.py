@@ -3,98 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import os
-import random
-import socket
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import KEY, Clock, Scripted, ids, lost, session, unreachable, user
-from servers import FRONTS, HOLD, Driven, Peer, RawServer, http, opened, user_answer
-from storage_helpers import (
-    FaultyDisk,
-    child,
-    login,
-    make_session,
-    next_line,
-    started,
-    temporary_files,
-    tree,
-    workspace_of,
+from leaving import (
+    ANONYMOUS,
+    CONTEXT,
+    EMAIL,
+    KEEPING,
+    PERSON,
+    Service,
+    Slow,
+    assert_not_on_disk,
+    full,
+    leave_the_person_on,
+    person,
+    requests,
+    users_of,
+    with_the_person,
 )
+from scripted import KEY, Clock, ids, lost, unreachable, user
+from servers import FRONTS, Peer, RawServer, http, opened, user_answer
+from storage_helpers import child, make_session, tree, workspace_of
 
-from identity_session import (
-    AsyncIdentitySession,
-    IdentitySession,
-    JsonStorage,
-    MemoryStorage,
-    RetryPolicy,
-    StorageError,
-)
-from identity_session.exchange import HTTPAnswer, HTTPRequest
+from identity_session import AsyncIdentitySession, MemoryStorage, RetryPolicy, StorageError
+from identity_session.exchange import HTTPRequest
 
-PERSON, EMAIL, CONTEXT = "7000111222333444555", "h.jekyll@example.com", "context of the person"
-ANONYMOUS = "100"
-KILLS = 20
-KEEPING = pytest.mark.parametrize("keep_user", [True, False], ids=["keeping the record", "keeping nothing"])
 NOT_CONFIRMED = [503, 429, 400, 404, (202, user("5")), (200, "<html>"), (200, {}), (301, ""), lost(), unreachable()]
-
-
-class Service(Scripted):
-    """A scripted service for both fronts."""
-
-    async def asend(self, request: HTTPRequest, seconds: float) -> HTTPAnswer:
-        return self.send(request, seconds)
-
-    async def aclose(self) -> None: ...
-
-
-def person(**fields: Any) -> dict[str, Any]:
-    """The answer that makes the person current."""
-    return user(PERSON, context=CONTEXT, is_logged_in=True, **fields)
-
-
-@contextlib.contextmanager
-def with_the_person(front: str, *answers: Any, **settings: Any) -> Iterator[Driven]:
-    """A session whose current user is the person, and then these answers."""
-    service = Service(user(ANONYMOUS), person(), *answers)
-    with opened(front, KEY, transport=service, **{"retry": None, **settings}) as own:
-        own.start()
-        own.login(ids(email=EMAIL))
-        yield own
-
-
-def leave_the_person_on(path: Path) -> IdentitySession:
-    """State on disk in which the person is current, in a live session."""
-    own = session(Scripted(user(ANONYMOUS), person()), JsonStorage(path))
-    own.start()
-    own.login(ids(email=EMAIL))
-    return own
-
-
-def requests(own: Driven) -> list[tuple[str, dict[str, Any]]]:
-    return own.session._transport.requests
-
-
-def users_of(own: Any) -> set[str]:
-    return {known.mpid for known in own.get_users()}
-
-
-def assert_not_on_disk(path: Path) -> None:
-    """No file says anything about the person."""
-    for name, content in tree(path).items():
-        for trace in (PERSON, EMAIL, CONTEXT):
-            assert trace.encode() not in content, name
-
-
-def full(*_: Any) -> None:
-    """What a full disk says."""
-    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 # The service answers with 200
@@ -176,32 +113,6 @@ def test_without_a_200_nobody_is_current_and_another_session_begins(
     assert (again.mpid, again.device_id) == (None, device_id)
     if not keep_user:
         assert_not_on_disk(tmp_path)
-
-
-@FRONTS
-@pytest.mark.parametrize("trouble", ["refused", "black hole", "503", "reset"])
-def test_on_a_real_network_that_fails(front: str, trouble: str, tmp_path: Path) -> None:
-    """A connection that is refused, or never answered, or reset, and a service in trouble."""
-    leave_the_person_on(tmp_path)
-    seen: list[Any] = []
-
-    def look(peer: Peer) -> None:
-        seen.append(make_session(tmp_path).mpid)
-
-    steps = {"black hole": [look, HOLD], "503": [look, http(503)], "reset": [look, Peer.reset]}
-    with RawServer(steps.get(trouble, [])) as server:
-        url = server.url
-        if trouble == "refused":
-            with socket.create_server(("127.0.0.1", 0)) as closed:
-                url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
-        with opened(front, KEY, storage=tmp_path, base_url=url, timeout=1.5, retry=None) as own:
-            before = own.session_id
-            result = own.logout(offline="forget")
-            assert result.http_code == (503 if trouble == "503" else -1)
-            assert (own.mpid, result.get_user(), result.get_previous_user().mpid) == (None, None, PERSON)
-            assert own.session_id not in (None, before)
-    assert seen == ([] if trouble == "refused" else [None])  # gone before the service was asked
-    assert make_session(tmp_path).mpid is None
 
 
 @FRONTS
@@ -311,34 +222,6 @@ def test_with_nobody_current_it_is_a_logout_like_any_other(front: str) -> None:
         assert (own.mpid, own.session_id) == (None, before)
         assert own.logout(offline="forget", keep_user=False).get_user().mpid == "9"
         own.set_opt_out(True)
-
-
-@FRONTS
-def test_what_cannot_be_saved_is_told_and_changes_and_sends_nothing(
-    front: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with with_the_person(front, 503, storage=tmp_path) as own:
-        before, session_id = tree(tmp_path), own.session_id
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", full)
-            result = own.logout(offline="forget", keep_user=False)
-        assert result.http_code == -1
-        assert result.body.startswith("the user could not be forgotten: ")
-        assert (result.get_user().mpid, result.get_previous_user()) == (PERSON, None)
-        assert (tree(tmp_path), own.session_id, len(requests(own))) == (before, session_id, 2)
-        assert own.logout(offline="forget").http_code == 503
-        assert own.mpid is None
-
-
-@FRONTS
-def test_a_lock_that_is_held_to_the_end_is_told_likewise(front: str, tmp_path: Path) -> None:
-    leave_the_person_on(tmp_path)
-    with child("hold", workspace_of(tmp_path)) as process:
-        assert next_line(process) == "held"
-        with opened(front, KEY, transport=Service(503), storage=tmp_path, timeout=0.3) as own:
-            result = own.logout(offline="forget")
-            assert (result.http_code, result.get_user().mpid, requests(own)) == (-1, PERSON, [])
-            assert "lock" in result.body
 
 
 @FRONTS
@@ -525,192 +408,3 @@ def test_whom_another_process_makes_current_meanwhile_stays(front: str, tmp_path
         assert (result.http_code, result.get_user().mpid, result.get_previous_user().mpid) == (503, "other-0", PERSON)
         assert (own.mpid, own.session_id) == ("other-0", before)
         assert users_of(own) == {"other-0", ANONYMOUS, PERSON}
-
-
-# Cut short
-
-
-class Stopping:
-    """A storage that stops at the n-th write or deletion, as a killed process would."""
-
-    recovered_from = None
-
-    def __init__(self, storage: Any, stop_at: int) -> None:
-        self._storage = storage
-        self._left = stop_at
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._storage, name)
-
-    def in_workspace(self, name: str) -> Stopping:
-        return Stopping(self._storage.in_workspace(name), self._left)
-
-    def lock(self, seconds: float) -> Any:
-        return self._storage.lock(seconds)
-
-    def read(self, name: str) -> Any:
-        return self._storage.read(name)
-
-    def names(self, folder: str) -> Any:
-        return self._storage.names(folder)
-
-    def clear(self) -> None: ...
-
-    def write(self, name: str, content: Any) -> None:
-        self._step()
-        self._storage.write(name, content)
-
-    def delete(self, name: str) -> None:
-        self._step()
-        self._storage.delete(name)
-
-    def _step(self) -> None:
-        self._left -= 1
-        if self._left == 0:
-            raise KeyboardInterrupt
-
-
-@KEEPING
-@pytest.mark.parametrize("answer", [503, user("9")], ids=["not confirmed", "confirmed"])
-def test_stopped_at_any_write_the_person_is_current_or_nobody(answer: Any, keep_user: bool) -> None:
-    outcomes = []
-    for stop_at in range(1, 20):
-        memory, clock = MemoryStorage(), Clock()
-        own = session(Scripted(user(ANONYMOUS), person()), memory, now_ms=clock)
-        own.start()
-        own.login(ids(email=EMAIL))
-        clock.advance(seconds=1)
-        stopped = session(Scripted(answer), Stopping(memory, stop_at), now_ms=clock)
-        try:
-            stopped.logout(offline="forget", keep_user=keep_user)
-            outcomes.append("done")
-            break
-        except KeyboardInterrupt:
-            outcomes.append(own.mpid)
-        assert own.mpid in (PERSON, None)
-        assert PERSON in users_of(own) or (own.mpid is None and not keep_user)
-        assert own.login(ids(email=EMAIL)).http_code == 200
-    assert outcomes[0] == PERSON
-    assert outcomes.index(None) < outcomes.index("done")
-    assert PERSON not in outcomes[outcomes.index(None) :]
-
-
-@pytest.mark.parametrize(
-    ("front", "code", "keep_user"),
-    [("sync", errno.ENOSPC, True), ("async", errno.EIO, False), ("sync", errno.EMFILE, False)],
-)
-def test_whatever_fails_on_the_disk_the_result_tells_who_is_current(
-    front: str, code: int, keep_user: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every operation on the disk fails in turn: the person is current and nothing was sent, or nobody is."""
-    disk = FaultyDisk(monkeypatch, tmp_path)
-    with with_the_person(front, storage=tmp_path) as own:
-        service = own.session._transport
-        for step in range(1, 1000):
-            service.answers = [person(), 503]
-            own.login(ids(email=EMAIL))
-            sent = len(service.requests)
-            with disk.failing(step, code):
-                result = own.logout(offline="forget", keep_user=keep_user)
-            where = f"step {step}: {disk.calls[-3:]}"
-            not_forgotten = result.http_code == -1 and result.body.startswith("the user could not be forgotten")
-            if not_forgotten:
-                assert (own.mpid, len(service.requests)) == (PERSON, sent), where
-                assert disk.failed(), where
-            else:
-                assert (own.mpid, result.get_previous_user() is not None) == (None, keep_user), where
-                assert result.http_code == 503, where
-            assert make_session(tmp_path).mpid == own.mpid, where
-            assert len(temporary_files(tmp_path)) <= 1, where
-            if not disk.failed():
-                break
-        assert step > 60
-        assert own.mpid is None
-
-
-def test_killed_at_any_moment_the_person_is_current_or_nobody(tmp_path: Path) -> None:
-    """kill -9 of a process in which people log in and, while the service is in trouble, out again."""
-    chance = random.Random(11)
-    device_id = started(tmp_path).device_id
-    known = {ANONYMOUS}
-    found = []
-    for kill in range(KILLS):
-        prefix = f"k{kill}-"
-        with child("logouts", tmp_path, prefix, 1000) as process:
-            lines = [next_line(process) for _ in range(chance.randrange(1, 12))]
-            time.sleep(chance.random() * 0.03)
-            process.kill()
-            assert process.stdout is not None
-            lines += [line for line in process.stdout.read().split("\n") if line.count(" ") >= 1]
-        step, number = lines[-1].split()[0], int(lines[-1].split()[1])
-        after = ANONYMOUS if number % 10 == 0 else None
-        allowed = {f"{prefix}{number}", None, after} if step == "in" else {after, f"{prefix}{number + 1}"}
-        again = make_session(tmp_path)
-        assert again.mpid in allowed
-        found.append(again.mpid)
-        known |= {f"{prefix}{n}" for n in range(number + 1)}
-        assert known <= users_of(again) <= known | {f"{prefix}{number + 1}"}
-        known = users_of(again)
-        assert (again.device_id, again.recovered_from) == (device_id, None)
-        assert len(temporary_files(tmp_path)) <= 1
-    assert None in found
-    assert login(started(tmp_path), "after").http_code == 200
-    assert temporary_files(tmp_path) == []
-
-
-@pytest.mark.parametrize("turns", range(14))
-def test_cancelled_anywhere_the_person_is_current_or_nobody(turns: int, tmp_path: Path) -> None:
-    """And the next call finds lock and call slot free."""
-
-    async def work() -> None:
-        own = AsyncIdentitySession(KEY, storage=tmp_path, transport=Service(user("1"), person(), user("3")), retry=None)
-        await own.start()
-        await own.login(ids(email=EMAIL))
-        own._sender = Slow()
-        task = asyncio.create_task(own.logout(offline="forget"))
-        for _ in range(turns):
-            await asyncio.sleep(0.001)
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        assert own.mpid in (PERSON, None)
-        assert {known.mpid for known in await own.get_users()} == {"1", PERSON}
-        own._sender = own._transport
-        assert (await own.login()).http_code == 200
-
-    asyncio.run(work())
-
-
-def test_a_logout_that_is_cancelled_while_it_waits_has_forgotten_the_person() -> None:
-    async def work() -> None:
-        storage = MemoryStorage()
-        async with AsyncIdentitySession(KEY, storage=storage, transport=Service(person())) as first:
-            await first.login(ids(email=EMAIL))
-        own = AsyncIdentitySession(KEY, storage=storage, transport=Service(user("9")))
-        assert (await own.start()).http_code == -3
-        slow = own._sender = Slow()
-        task = asyncio.create_task(own.logout(offline="forget"))
-        await slow.asked.wait()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert own.mpid is None
-        own._sender = own._transport
-        await own.start_new_session()
-        assert own._transport.last["known_identities"].get("email") is None
-
-    asyncio.run(work())
-
-
-class Slow:
-    """Answers with 503 after a moment; says when it was asked."""
-
-    def __init__(self) -> None:
-        self.asked = asyncio.Event()
-
-    async def asend(self, request: HTTPRequest, seconds: float) -> HTTPAnswer:
-        self.asked.set()
-        await asyncio.sleep(0.005)
-        return HTTPAnswer(503, {}, b"")
-
-    async def aclose(self) -> None: ...

@@ -1,7 +1,8 @@
 """Whatever is called in whatever order, answered in whatever way, saved or not: both fronts do what the rules say.
 
 A machine makes random journeys on a session and on a small model of the rules (`model.py`), and compares the two after
-each step. IDENTITY_SESSION_TEST_SLOW=1 makes longer and many more of them.
+each step. IDENTITY_SESSION_TEST_SLOW=1 makes longer and many more of them, and other ones every time; the steps of one
+that fails are printed.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from model import BUSY, NO_ANSWER, SHUT, Answer, Model, cleaned
+from model import BUSY, INVALID, NO_ANSWER, SHUT, Answer, Model, cleaned
 from required import SLOW
 from scripted import Clock
 from servers import FRONTS, Driven
@@ -49,7 +50,7 @@ from identity_session.exchange import HTTPAnswer, HTTPRequest, SendError
 
 MINUTE = 60_000
 TIMEOUT_MS = 30 * MINUTE
-EXAMPLES = {"memory sync": 150, "memory async": 40, "json sync": 8, "json async": 8}  # threads and disks take time
+EXAMPLES = {"memory sync": 300, "memory async": 80, "json sync": 10, "json async": 10}  # threads and disks take time
 
 VALUES = st.sampled_from(["a", "b", None, ""])
 IDENTITIES = st.none() | st.dictionaries(st.sampled_from(["email", "customerid", "other", "email_sha256"]), VALUES)
@@ -90,6 +91,9 @@ FAR = (TIMEOUT_MS - 1, TIMEOUT_MS, TIMEOUT_MS + 1, 24 * 60 * MINUTE)
 MOVES = often(st.sampled_from([0, 1, 1000, 10 * MINUTE, -1, -MINUTE]), st.sampled_from([*FAR, *(-far for far in FAR)]))
 TROUBLES = often(st.just((0, False)), st.sampled_from([(1, False), (2, False), (3, False), (1, True)]))
 """Which save of a step fails, counted from 1, and whether it is for the lock."""
+LATE_TROUBLES = often(TROUBLES, st.sampled_from([(4, False), (5, False), (2, True), (3, True)]))
+ATTRIBUTES = st.sampled_from(["plan", "PLAN", "visits"])
+SCALARS = st.sampled_from([1, True, None, "", "a"])
 
 
 class Fuse:
@@ -100,10 +104,10 @@ class Fuse:
 
     def set(self, step: int, for_lock: bool) -> None:
         """The lock cannot be taken this time, or else the disk is full at this write or removal; 0 is never."""
-        self.at, self._for_lock, self._steps, self.blown = step, for_lock, 0, False
+        self.at, self.for_lock, self._steps, self.blown = step, for_lock, 0, False
 
     def step(self, *, is_lock: bool) -> None:
-        if is_lock == self._for_lock:
+        if is_lock == self.for_lock:
             self._steps += 1
             if self._steps == self.at:
                 self.blown = True
@@ -138,7 +142,7 @@ class Fused:
 
 
 class Service:
-    """Gives one answer until it is given another one, notes what was asked, and tries a second call meanwhile."""
+    """Gives one answer until it is given another one, notes what was asked, and does something else meanwhile."""
 
     def __init__(self) -> None:
         self.answer = Answer()
@@ -151,8 +155,9 @@ class Service:
         return self._answered(request)
 
     async def asend(self, request: HTTPRequest, seconds: float) -> HTTPAnswer:
-        if self.meanwhile:
-            await self.meanwhile()
+        done = self.meanwhile() if self.meanwhile else None
+        if hasattr(done, "__await__"):
+            await done
         return self._answered(request)
 
     def _answered(self, request: HTTPRequest) -> HTTPAnswer:
@@ -169,6 +174,7 @@ class Service:
 
 def step(**arguments: Any) -> Callable[[Callable[..., None]], Any]:
     """A rule of the machine. The clock may move before it, forward or back, and a save in it may fail."""
+    arguments.setdefault("trouble", TROUBLES)
 
     def decorate(function: Callable[..., None]) -> Any:
         def run(self: Journeys, move_ms: int, trouble: tuple[int, bool], **values: Any) -> None:
@@ -177,7 +183,7 @@ def step(**arguments: Any) -> Callable[[Callable[..., None]], Any]:
             function(self, **values)
 
         run.__name__ = function.__name__
-        return rule(move_ms=MOVES, trouble=TROUBLES, **arguments)(run)
+        return rule(move_ms=MOVES, **arguments)(run)
 
     return decorate
 
@@ -197,6 +203,7 @@ class Journeys(RuleBasedStateMachine):
         self.clock = Clock()
         self.service = Service()
         self.device: str | None = None
+        self.former_devices: set[str | None] = set()
         self.session_ids: dict[int, str] = {}
         self.heard: list[Any] = []
 
@@ -227,8 +234,6 @@ class Journeys(RuleBasedStateMachine):
                 self.model.session = self.model.live(now_ms)
             with pytest.raises(RuntimeError):
                 self.session.login()
-        self.model.started = self.model.identified = False
-        self.model.on_start = None
         self.open(configured, retries)
         if answer is not None:
             self.fuse.set(0, False)
@@ -238,6 +243,7 @@ class Journeys(RuleBasedStateMachine):
         self.configured = configured
         valid = not is_invalid(configured)
         self.clean_configured = cleaned(configured) if valid else None
+        self.model.begin_process(self.clean_configured)
         self.retries = retries
         self.session = self.made(
             identify_request={"userIdentities": configured} if valid and configured is not None else configured,
@@ -318,13 +324,17 @@ class Journeys(RuleBasedStateMachine):
             assert (self.fuse.blown, self.service.asked, self.heard) == (True, [], [])
             before.started = True
             before.identified = before.identified or self.clean_configured is None
+            before.configured, before.on_start = self.clean_configured, None
             self.model = before
             return
         self.check_automatic(result, code, answer)
 
-    @precondition(lambda self: self.model.on_start is not None)
     @step(answer=ANSWERS)
     def start_new_session(self, answer: Answer) -> None:
+        self.check_new_session(answer)
+
+    def check_new_session(self, answer: Answer) -> None:
+        """It identifies, if no start has done so, and there need not have been one."""
         self.service.answer = answer
         before = copy.deepcopy(self.model)
         self.model.begin(self.clock.now_ms)
@@ -336,15 +346,14 @@ class Journeys(RuleBasedStateMachine):
             self.heard.clear()
         elif due:
             self.model.identified = True
-            self.check_automatic(result, None, answer)
+            self.check_automatic(result, INVALID if self.model.configured is None else None, answer)
         else:
             assert result is None
 
     def check_automatic(self, result: Any, code: int | None, answer: Answer) -> None:
         previous = None
         if code is None:
-            assert self.model.on_start is not None
-            code, previous = self.expected("identify", self.model.on_start, answer)
+            code, previous = self.expected("identify", self.model.look(), answer)
         self.check_result(result, code, previous)
         self.check_heard("configured callback", result, previous)
 
@@ -361,9 +370,7 @@ class Journeys(RuleBasedStateMachine):
     def identity_call(
         self, call: str, identities: Any, answer: Answer, sdk_form: bool, fails: bool, meanwhile: bool
     ) -> None:
-        request, valid = identities, not is_invalid(identities)
-        if valid and identities is not None:
-            request = {"userIdentities": identities} if sdk_form else IdentityRequest(identities)
+        request, valid = requested(identities, sdk_form), not is_invalid(identities)
         self.service.answer = answer
         busy: list[Any] = []
         if meanwhile:
@@ -379,6 +386,68 @@ class Journeys(RuleBasedStateMachine):
         self.check_result(result, code, previous)
         self.check_heard("callback", result, previous)
 
+    @step(
+        identities=often(IDENTITIES, IDENTITIES, st.sampled_from(INVALID_REQUESTS)),
+        answer=often(FAILURES | LOST, SUCCESSES, NAMELESS),
+        keep_user=st.booleans(),
+        sdk_form=st.booleans(),
+        next_answer=st.none() | ANSWERS,
+        trouble=LATE_TROUBLES,
+    )
+    def logout_that_forgets(
+        self, identities: Any, answer: Answer, keep_user: bool, sdk_form: bool, next_answer: Answer | None
+    ) -> None:
+        """The person is gone before the service is asked, and whatever it says: or else nothing has happened. Another
+        session may begin at once, which knows nothing of the person either."""
+        valid = not is_invalid(identities)
+        sent = cleaned(identities) if valid else {}
+        seen: list[tuple[str | None, bool]] = []
+        self.service.answer = answer
+        self.service.meanwhile = lambda: seen.append((self.session.mpid, self.fuse.blown))
+        result = self.session.logout(
+            requested(identities, sdk_form), self.heard_by("callback"), offline="forget", keep_user=keep_user
+        )
+        self.service.meanwhile = None
+        previous: str | None = None
+        code = self.model.refusal("logout", valid, sent)
+        if not valid or self.model.current is None:
+            if code is None:
+                code, previous = self.expected("logout", sent, answer)
+        elif self.fuse.blown and self.fuse.at <= (1 if self.fuse.for_lock else 2):  # the record, and then the state
+            code = NO_ANSWER
+            assert result.body.startswith("the user could not be forgotten: ")
+        else:
+            assert {mpid for mpid, _ in seen} <= {None}
+            late = self.fuse.blown and (not seen or not seen[-1][1])
+            code, previous = self.expected_of_one_who_leaves(sent, answer, keep_user, late=late)
+        self.check_result(result, code, previous)
+        self.check_heard("callback", result, previous)
+        if next_answer is not None:
+            self.fuse.set(0, False)
+            self.check_new_session(next_answer)
+
+    def expected_of_one_who_leaves(
+        self, sent: dict[str, str | None], answer: Answer, keep_user: bool, *, late: bool
+    ) -> tuple[int, str | None]:
+        """As `expected`, once the person is forgotten; `late` is a save that failed after the answer."""
+        model, now_ms = self.model, self.clock.now_ms
+        asked_in = copy.deepcopy(model)
+        left = model.forget(keep_user, now_ms)
+        if model.opted_out:
+            return SHUT, left
+        self.check_request("logout", sent, answer, asked_in)
+        code = answer.code("logout")
+        if code == 200 and not late:
+            model.context = asked_in.context  # an answer without one leaves that of the question
+            model.on_answer("logout", sent, answer, now_ms)
+            return code, left if left != model.current else None
+        session_id = self.session.session_id
+        if late and code != 200 and session_id in (None, *self.session_ids.values()):
+            model.be_active(now_ms)  # what could not be saved is that another session begins
+        else:
+            model.begin(now_ms)
+        return NO_ANSWER if code == 200 else code, left
+
     def expected(self, call: str, sent: dict[str, str | None], answer: Answer) -> tuple[int, str | None]:
         """The code of a call that was sent, and who is the previous user; the model goes on as the call did."""
         self.check_request(call, sent, answer)
@@ -387,21 +456,25 @@ class Journeys(RuleBasedStateMachine):
             return (NO_ANSWER if code == 200 else code), None
         return code, self.model.on_answer(call, sent, answer, self.clock.now_ms)
 
-    def check_request(self, call: str, sent: dict[str, str | None], answer: Answer) -> None:
+    def check_request(
+        self, call: str, sent: dict[str, str | None], answer: Answer, asked_in: Model | None = None
+    ) -> None:
+        """What was sent is what these identities come to, in the state in which the call began."""
+        model = asked_in or self.model
         asked, self.service.asked = self.service.asked, []
         assert len(asked) == answer.attempts(call, 3 if self.retries else 1)
         path, body = asked[-1]
-        assert body["context"] == self.model.context
+        assert body["context"] == model.context
         if call == "modify":
-            assert self.model.current is not None
-            stored = self.model.people[self.model.current].identities
+            assert model.current is not None
+            stored = model.people[model.current].identities
             changes = [{"old_value": stored.get(n), "new_value": v, "identity_type": n} for n, v in sent.items()]
-            assert (path, body["identity_changes"]) == (f"/v1/{self.model.current}/modify", changes)
+            assert (path, body["identity_changes"]) == (f"/v1/{model.current}/modify", changes)
             return
         known = body["known_identities"]
         device = known.pop("device_application_stamp")
         assert device == (self.device or device)
-        assert (path, body["previous_mpid"], known) == (f"/v1/{call}", self.model.current, sent)
+        assert (path, body["previous_mpid"], known) == (f"/v1/{call}", model.current, sent)
 
     def check_result(self, result: Any, code: int, previous: str | None) -> None:
         assert (result.http_code, self.service.asked) == (code, [])
@@ -447,25 +520,57 @@ class Journeys(RuleBasedStateMachine):
         if not self.failing(self.session.set_opt_out, out):
             self.model.opt(out, self.clock.now_ms)
 
-    @precondition(lambda self: self.model.people)
-    @step(
-        who=st.integers(0), key=st.sampled_from(["plan", "PLAN", "visits"]), value=st.sampled_from([1, True, None, ""])
-    )
-    def set_attribute(self, who: int, key: str, value: Any) -> None:
-        mpid = sorted(self.model.people)[who % len(self.model.people)]
-        if self.failing(self.session.get_user(mpid).set_attribute, key, value):
-            self.note_activity(mpid)
-        else:
-            self.model.set_attribute(mpid, key, value, self.clock.now_ms)
+    @precondition(lambda self: len(self.model.people) > 1)
+    @step()
+    def reset(self) -> None:
+        if not self.failing(self.session.reset):
+            self.model.reset(self.clean_configured)
+            self.former_devices.add(self.device)
+            self.device = None
 
     @precondition(lambda self: self.model.people)
-    @step(who=st.integers(0), key=st.sampled_from(["plan", "VISITS"]))
-    def remove_attribute(self, who: int, key: str) -> None:
+    @step(who=st.integers(0), key=ATTRIBUTES, value=SCALARS)
+    def set_attribute(self, who: int, key: str, value: Any) -> None:
+        self.edit(who, "set_attribute", (key, value), {key: value})
+
+    @precondition(lambda self: self.model.people)
+    @step(who=st.integers(0), attributes=st.lists(st.tuples(ATTRIBUTES, SCALARS)).map(dict))
+    def set_attributes(self, who: int, attributes: dict[str, Any]) -> None:
+        self.edit(who, "set_attributes", (attributes,), attributes)
+
+    @precondition(lambda self: self.model.people)
+    @step(who=st.integers(0), key=ATTRIBUTES, values=st.lists(SCALARS, max_size=3), as_tuple=st.booleans())
+    def set_attribute_list(self, who: int, key: str, values: list[Any], as_tuple: bool) -> None:
+        self.edit(who, "set_attribute_list", (key, tuple(values) if as_tuple else values), {key: values})
+
+    @precondition(lambda self: self.model.people)
+    @step(who=st.integers(0), tag=ATTRIBUTES)
+    def set_tag(self, who: int, tag: str) -> None:
+        self.edit(who, "set_tag", (tag,), {tag: None})
+
+    @precondition(lambda self: self.model.people)
+    @step(who=st.integers(0), key=ATTRIBUTES, method=st.sampled_from(["remove_attribute", "remove_tag"]))
+    def remove_attribute(self, who: int, key: str, method: str) -> None:
+        self.edit(who, method, (key,), {}, gone=lambda name: name.lower() == key.lower())
+
+    @precondition(lambda self: self.model.people)
+    @step(who=st.integers(0))
+    def remove_all_attributes(self, who: int) -> None:
+        self.edit(who, "remove_all_attributes", (), {}, gone=lambda name: True)
+
+    def edit(
+        self,
+        who: int,
+        method: str,
+        arguments: tuple[Any, ...],
+        new: dict[str, Any],
+        gone: Callable[[str], bool] = lambda name: False,
+    ) -> None:
         mpid = sorted(self.model.people)[who % len(self.model.people)]
-        if self.failing(self.session.get_user(mpid).remove_attribute, key):
+        if self.failing(getattr(self.session.get_user(mpid), method), *arguments):
             self.note_activity(mpid)
         else:
-            self.model.remove_attribute(mpid, key, self.clock.now_ms)
+            self.model.edit_attributes(mpid, new, gone, self.clock.now_ms)
 
     def note_activity(self, mpid: str) -> None:
         """Of a change to another user that failed at its second write the first is there: the time of activity."""
@@ -489,6 +594,7 @@ class Journeys(RuleBasedStateMachine):
         self.check_session_id()
         self.device = self.device or own.device_id
         assert own.device_id in (self.device, None)
+        assert self.device is None or self.device not in self.former_devices
         users = own.get_users()
         assert {user.mpid: described(user) for user in users} == {
             mpid: self.described(mpid) for mpid in self.model.people
@@ -523,6 +629,13 @@ class Journeys(RuleBasedStateMachine):
         assert times == sorted(times, reverse=True)
 
 
+def requested(identities: Any, sdk_form: bool) -> Any:
+    """These identities as a request, in either form; what is invalid stays as it is."""
+    if identities is None or is_invalid(identities):
+        return identities
+    return {"userIdentities": identities} if sdk_form else IdentityRequest(identities)
+
+
 def is_invalid(request: Any) -> bool:
     return any(request is invalid for invalid in INVALID_REQUESTS)
 
@@ -548,5 +661,6 @@ def test_every_journey_goes_as_the_rules_say(front: str, kind: str, caplog: pyte
         settings=settings(
             max_examples=EXAMPLES[f"{kind} {front}"] * (4 if SLOW else 1),
             stateful_step_count=50 if SLOW else 30,
+            derandomize=not SLOW,
         ),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -10,12 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from storage_helpers import (
-    read_document,
-    user_file,
-    workspace_of,
-    write_document,
-)
+from broken_stores import DoctorCommand, doctor_command
+from storage_helpers import read_document, user_file, workspace_of, write_document
 
 from identity_session import doctor
 from identity_session.config import workspace_name
@@ -133,3 +131,31 @@ def test_torture_notices_a_program_that_ends_by_itself(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("no folder")
     outcome = torture(tmp_path / "store", 1)
     assert outcome.losses[0].startswith("kill 1: the program ended by itself with 1: ")
+
+
+# On the command line
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> DoctorCommand:
+    return doctor_command(capsys)
+
+
+def test_torture_on_the_command_line_prints_its_figures(tmp_path: Path, run: Any) -> None:
+    code, out, err = run("--storage", tmp_path, "--torture", "2")
+    assert (code, err) == (0, "")
+    figures = r"torture: 2 kills, \d+ transitions? answered, \d+ users?, worst recovery [\d.]+ ms, [\d.]+ s"
+    assert re.fullmatch(f"nothing is stored in {tmp_path}\n{figures}: nothing was lost\n", out)
+
+
+def test_torture_that_lost_something_ends_with_1(tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = torture_room.Outcome(2, 1, 1, 0.0123, 1.5, ("kill 2: users missing: 1",))
+    monkeypatch.setattr(torture_room, "torture", lambda folder, kills: lost)
+    code, out, _ = run("--storage", tmp_path, "--torture", "2")
+    assert code == 1
+    assert out.splitlines()[1:] == [
+        "lost: kill 2: users missing: 1",
+        "torture: 2 kills, 1 transition answered, 1 user, worst recovery 12.3 ms, 1.5 s: something was lost",
+    ]
+    code, out, _ = run("--storage", tmp_path, "--torture", "2", "--json")
+    assert (code, json.loads(out)["torture"]["losses"]) == (1, ["kill 2: users missing: 1"])

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from broken_answers import BROKEN
+from broken_answers import UNREADABLE as UNREADABLE_200
 from clients import DEADLINE_SECONDS, client
 from secure import CERTIFICATE, secure_url, secured
 from servers import FRONTS, opened, user_answer
 from steady import SLACK_SECONDS, assert_within, steady
-from test_raw_socket import BROKEN
-from test_raw_socket import UNREADABLE as UNREADABLE_200
 from unreachable import full_backlog, nobody_listening
 
 from identity_session import AsyncIdentitySession, IdentitySession, JsonStorage, RetryPolicy
