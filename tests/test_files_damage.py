@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from freezegun import freeze_time
-from storage_helpers import FaultyDisk, read_document, tree, write_document
+from storage_helpers import FaultyDisk, read_document, write_document
 from stored_files import file_in, generation_before, mode, recover, save, set_aside
 
 from identity_session import NewerStorageError, StorageError, files
@@ -426,15 +426,8 @@ def test_a_recovery_that_fails_at_any_step_loses_nothing_and_the_next_succeeds(
             file.with_name(f"{file.name}.corrupt-20240101T000000Z-{number}").touch()
         file.unlink()
         file.write_text("damaged")
-        before = tree(file.parent)
-        document = aside = trouble = None
         with disk.failing(step, code):
-            try:
-                document, aside = recover(file)
-            except StorageError as error:
-                trouble = error
-        if trouble:  # around the file, which is no reason to touch it
-            assert (code, tree(file.parent)) == (errno.ENOSPC, before)
+            document, aside = recover(file)
         assert document is None or document["n"] == 1
         assert aside is None or aside.read_text() == "damaged"
         remembered = recover(file)[0]
