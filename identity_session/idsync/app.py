@@ -14,10 +14,14 @@ import traceback
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from identity_session.clock import monotonic
+
 from . import answers, emulator
 from .guard import Guard, Refusal
 from .openapi import description
+from .profiles import WAIT_SECONDS
 from .requests import BODY_LIMIT_BYTES
+from .service import Served
 
 try:
     from starlette.concurrency import run_in_threadpool
@@ -102,7 +106,12 @@ class _App:
         # One byte too many is enough for the service to say that there are too many.
         content = await body.read(BODY_LIMIT_BYTES + 1, BODY_SECONDS)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        served = await run_in_threadpool(self._idsync.handle, scope["method"], _target(scope), headers, content)
+        until = monotonic() + WAIT_SECONDS  # from now, as many that wait leave no thread free
+
+        def serve() -> Served:
+            return self._idsync.handle(scope["method"], _target(scope), headers, content, until - monotonic())
+
+        served = await run_in_threadpool(serve)
         if served.delay_seconds:
             await asyncio.sleep(served.delay_seconds)
         answer = served.answer

@@ -15,7 +15,7 @@ from identity_session.exchange import Call
 from . import aliases, transfer
 from .clocks import AdjustableClock
 from .identity_types import KNOWN_TYPES
-from .profiles import Profile, Transaction
+from .profiles import WAIT_SECONDS, Profile, Transaction
 from .requests import Route, is_storable, parse_mpid
 from .service import Served, Service
 from .stores import open_store
@@ -83,12 +83,15 @@ class LocalIDSync:
         shown = [each.name for each in fields(self._strategy) if each.repr]
         return {name: getattr(self._strategy, name) for name in shown}
 
-    def handle(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Served:
+    def handle(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes, seconds: float = WAIT_SECONDS
+    ) -> Served:
         """Answer one request, for servers: `target` is the path with its query. It never raises.
 
-        Do then what it says: wait, and send the answer or close the connection.
+        `seconds` is how long it may wait for a database that is not free, 8 at most; then the answer is a 500. Do then
+        what it says: wait, and send the answer or close the connection.
         """
-        return self._service.handle(method, target, headers, body)
+        return self._service.handle(method, target, headers, body, seconds)
 
     def explain(self, call: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """What this call with this body would come to, and why; nothing is written or recorded.

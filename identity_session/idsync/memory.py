@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from .profiles import CALLS_KEPT, AliasRecord, CallRecord, Identity, Profile, Transaction
+from .profiles import CALLS_KEPT, WAIT_SECONDS, AliasRecord, CallRecord, Identity, Profile, Transaction
 
 
 class MemoryStore:
@@ -26,8 +26,10 @@ class MemoryStore:
         self._undo: list[tuple[int, Profile | None]] = []
 
     @contextmanager
-    def transaction(self, identities: Iterable[Identity] = (), mpid: int | None = None) -> Iterator[Transaction]:
-        with self._lock:
+    def transaction(
+        self, identities: Iterable[Identity] = (), mpid: int | None = None, seconds: float = WAIT_SECONDS
+    ) -> Iterator[Transaction]:
+        with self._lock:  # for less than any `seconds`: nothing in memory waits for anything else
             before = self._aliases, self._last_sequence, self._calls, len(self._calls)
             self._undo = []
             try:

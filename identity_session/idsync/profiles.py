@@ -19,6 +19,11 @@ CALLS_KEPT = 1_000
 """How many calls a store remembers: enough for a test run to look back on, and no burden to a service that runs on."""
 
 
+WAIT_SECONDS = 8.0
+"""How long a transaction waits for others at most. Each takes milliseconds. Who calls waits for ten seconds, and is to
+hear of it before."""
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Profile:
     """All that is known about one user, as it was when it was read.
@@ -172,9 +177,12 @@ class ProfileStore(Protocol):
     """What a transaction raises when the database is out of order, or not free in time."""
 
     def transaction(
-        self, identities: Iterable[Identity] = (), mpid: int | None = None
+        self, identities: Iterable[Identity] = (), mpid: int | None = None, seconds: float = WAIT_SECONDS
     ) -> AbstractContextManager[Transaction]:
         """Begin a transaction; an exception that leaves it undoes all it wrote.
+
+        `seconds` is how long it may wait for others, whatever it waits for; then one of `errors` is raised, at the
+        first read or write at the latest.
 
         `identities` are all that the request names and `mpid` the profile that it names, known before anything is
         read, so that a store which locks them one by one can do so in one order. A transaction may change the
