@@ -22,7 +22,7 @@ from .calls import Outcome, Prepared, prepare
 from .faults import Faults
 from .profiles import WAIT_SECONDS, CallRecord, ProfileStore, Transaction
 from .refusals import InvalidDataError, RefusedError
-from .requests import MALFORMED, Route, json_object, plain_body, route
+from .requests import MALFORMED, NamedCall, json_object, plain_body, route
 from .strategies import IdentityStrategy
 from .throttle import Throttle
 from .trail import Step, Trail, reasons
@@ -51,7 +51,7 @@ class Served:
 class _Request:
     """A request that names a call, when it came, and the steps that lead to its answer."""
 
-    where: Route
+    where: NamedCall
     method: str
     target: str
     headers: Mapping[str, str]
@@ -97,16 +97,23 @@ class Service:
         self._swept_ms: int | None = None
 
     def handle(
-        self, method: str, target: str, headers: Mapping[str, str], body: bytes, seconds: float = WAIT_SECONDS
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        seconds: float = WAIT_SECONDS,
+        root: str = "",
     ) -> Served:
-        """Answer one request. `target` is the path with its query, as sent; `seconds` is how long the request may wait
-        for others in all, and never longer than WAIT_SECONDS. Never raises: a fault of the service itself is a 500, a
-        store that was not free in time among them, and its place, but nothing of the request, is logged."""
+        """Answer one request. `target` is the path with its query, as sent, and `root` the beginning of it that is none
+        of the API's; `seconds` is how long the request may wait for others in all, and never longer than WAIT_SECONDS.
+        Never raises: a fault of the service itself is a 500, a store that was not free in time among them, and its
+        place, but nothing of the request, is logged."""
         until = clock.monotonic() + min(seconds, WAIT_SECONDS)
         if method == "OPTIONS":
             return Served(answers.preflight())
         try:
-            where = route(method, target)
+            where = route(method, target.removeprefix(root))
         except RefusedError as refusal:
             shape = self._strategy.error_shape
             return Served(answers.refused(refusal, call=None, request_id=None, shape=shape, trail=[]))
@@ -124,7 +131,7 @@ class Service:
             answer = self._failed(request, error)
         return Served(None if plan.failing and plan.failing.drop else answer, plan.latency_ms / 1000)
 
-    def explain(self, where: Route, content: Mapping[str, Any]) -> dict[str, Any]:
+    def explain(self, where: NamedCall, content: Mapping[str, Any]) -> dict[str, Any]:
         """What a call with this body would come to, in the words of its record; nothing is written."""
         trail: Trail = []
         outcome, status, now_ms = Outcome(), 202 if where.call is Call.ALIAS else 200, self._now_ms()
