@@ -5,7 +5,7 @@ Sources: the pages "Store and Organize User Data" and "Aliasing" of the IDSync g
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -94,8 +94,13 @@ class CallRecord:
 class Transaction(Protocol):
     """What may be read and written within one transaction. Later reads see earlier writes."""
 
-    def holders(self, type_: str, value: str) -> Sequence[Profile]:
-        """The profiles that hold this identity, in order of creation."""
+    def holders(self, type_: str, value: str, without: Collection[str] = ()) -> Sequence[Profile]:
+        """The profiles that hold this identity, and nothing of the types `without`, in order of creation."""
+        ...
+
+    def holder_mpids(self, type_: str, value: str, *, before_ms: int | None = None) -> Sequence[int]:
+        """The MPIDs of all that hold this identity, in order of creation; with `before_ms` of those that were last seen
+        before that moment. Costs a fraction of the profiles themselves."""
         ...
 
     def get(self, mpid: int) -> Profile | None:
@@ -160,8 +165,8 @@ class Transaction(Protocol):
         """Every accepted alias request in order of arrival."""
         ...
 
-    def calls(self, last: int | None = None) -> Sequence[CallRecord]:
-        """The calls that are kept, oldest first: all of them, or the last so many."""
+    def calls(self) -> Sequence[CallRecord]:
+        """The calls that are kept, oldest first."""
         ...
 
     def clear(self) -> None:

@@ -192,11 +192,12 @@ class Service:
         before_ms = self._strategy.unseen_before_ms(now_ms)
         if before_ms is None:
             return
-        named = [profile for identity in prepared.identities for profile in profiles.holders(*identity)]
+        for type_, value in prepared.identities:
+            for mpid in profiles.holder_mpids(type_, value, before_ms=before_ms):
+                profiles.delete(mpid)
         target = None if prepared.mpid is None else profiles.get(prepared.mpid)
-        for profile in [*named, target] if target else named:
-            if profile.last_seen_ms < before_ms:
-                profiles.delete(profile.mpid)
+        if target and target.last_seen_ms < before_ms:
+            profiles.delete(target.mpid)
 
     def _refused(self, refusal: RefusedError, call: Call, content: Mapping[str, Any], trail: Trail) -> HTTPAnswer:
         request_id, shape = _text(content, "request_id"), self._strategy.error_shape
