@@ -264,7 +264,8 @@ def _pairs(identities: Mapping[str, str | Sequence[str]]) -> list[tuple[str, str
     pairs = []
     for type_, given in identities.items():
         if type_ not in KNOWN_TYPES:
-            raise ValueError(f"unknown identity type {type_!r}")
+            # Not named: who takes type for value has given a value here.
+            raise ValueError(f"there is an unknown identity type; known: {', '.join(sorted(KNOWN_TYPES))}")
         values = [given] if isinstance(given, str) else given
         if not isinstance(values, (list, tuple)):
             raise ValueError(f"a value of {type_!r} is no text that can be stored")
