@@ -13,11 +13,16 @@ import logging
 import traceback
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from identity_session.clock import monotonic
 
 from . import answers, emulator
 from .guard import Guard, Refusal
 from .openapi import description
+from .profiles import WAIT_SECONDS
 from .requests import BODY_LIMIT_BYTES
+from .service import Served
 
 try:
     from starlette.concurrency import run_in_threadpool
@@ -41,6 +46,9 @@ IMPORT_SECONDS = 300.0
 LINGER_SECONDS = 2.0
 """For how long at most what is left of a refused body is read and thrown away. A connection closed with unread bytes is
 reset, and the reset would overtake the answer."""
+
+_UNQUOTED = "/:@!$&'()*+,;="
+"""What stands in a path as it is, beside letters and digits (RFC 3986)."""
 
 ABORT = "identity_session.abort"
 """The ASGI extension by which a server lets this application close a connection without an answer."""
@@ -75,7 +83,7 @@ class _App:
 
     async def _response(self, scope: Scope, body: _Body) -> Response | None:
         """The answer; None closes the connection without one."""
-        headers, method, path = scope["headers"], scope["method"], scope["path"]
+        headers, method, path = scope["headers"], scope["method"], _path(scope)
         refusal = self._guard.host_refusal(headers)
         if refusal:
             return _refused(refusal)
@@ -102,7 +110,13 @@ class _App:
         # One byte too many is enough for the service to say that there are too many.
         content = await body.read(BODY_LIMIT_BYTES + 1, BODY_SECONDS)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        served = await run_in_threadpool(self._idsync.handle, scope["method"], _target(scope), headers, content)
+        method, target, root = scope["method"], _target(scope), _root(scope)
+        until = monotonic() + WAIT_SECONDS  # from now, as many that wait leave no thread free
+
+        def serve() -> Served:
+            return self._idsync.handle(method, target, headers, content, until - monotonic(), root)
+
+        served = await run_in_threadpool(serve)
         if served.delay_seconds:
             await asyncio.sleep(served.delay_seconds)
         answer = served.answer
@@ -118,7 +132,7 @@ class _App:
         def reply() -> Response:
             return _reply(emulator.answer(found, self._idsync, content, shared=self._shared))
 
-        return await run_in_threadpool(reply)
+        return reply() if found.route.at_once else await run_in_threadpool(reply)
 
 
 class _GoneError(Exception):
@@ -192,11 +206,29 @@ def _addresses(scope: Scope) -> list[str]:
     return [end[0] for end in (scope.get("server"), scope.get("client")) if end]
 
 
+def _path(scope: Scope) -> str:
+    """The path below that under which the application is mounted. Some servers leave out the latter themselves."""
+    path: str = scope["path"]
+    root = scope.get("root_path", "").rstrip("/")
+    return path.removeprefix(root) if path.startswith(f"{root}/") else path
+
+
+def _raw_path(scope: Scope) -> str:
+    """The path exactly as sent; from a server that does not tell it, as it is usually sent."""
+    raw: bytes | None = scope.get("raw_path")
+    return quote(scope["path"], safe=_UNQUOTED) if raw is None else raw.decode("latin-1")
+
+
 def _target(scope: Scope) -> str:
     """Path and query exactly as sent, as a signature covers them."""
     query: bytes = scope["query_string"]
-    target: bytes = scope["raw_path"] + (b"?" + query if query else b"")
-    return target.decode("latin-1")
+    return _raw_path(scope) + (f"?{query.decode('latin-1')}" if query else "")
+
+
+def _root(scope: Scope) -> str:
+    """The beginning of the path as sent that leads to the application: as many names as the server has decoded."""
+    names = scope["path"].removesuffix(_path(scope)).count("/")
+    return "".join(f"/{name}" for name in _raw_path(scope).split("/")[1 : names + 1])
 
 
 def _refused(refusal: Refusal) -> Response:

@@ -21,7 +21,7 @@ from .identity_types import KNOWN_TYPES
 from .modification import modify
 from .profiles import Identity, Transaction
 from .refusals import AliasRefusedError, NotFoundError
-from .requests import Route, identity_changes, known_identities, parse_mpid, read
+from .requests import NamedCall, identity_changes, known_identities, parse_mpid, read
 from .resolver import carry_out, decide
 from .strategies import IdentityStrategy
 from .trail import Step, Trail
@@ -54,7 +54,7 @@ class Prepared:
 
 
 def prepare(
-    strategy: IdentityStrategy, where: Route, content: Mapping[str, Any], now_ms: int, *, draws: bool = True
+    strategy: IdentityStrategy, where: NamedCall, content: Mapping[str, Any], now_ms: int, *, draws: bool = True
 ) -> Prepared:
     """Read the body of a call. Raises a refusal.
 
@@ -68,7 +68,7 @@ def prepare(
 
 
 def _resolution(
-    strategy: IdentityStrategy, where: Route, content: Mapping[str, Any], now_ms: int, *, draws: bool
+    strategy: IdentityStrategy, where: NamedCall, content: Mapping[str, Any], now_ms: int, *, draws: bool
 ) -> Prepared:
     """identify, login, logout and search."""
     body = read(IdentityBody, content)
@@ -100,7 +100,7 @@ def _resolution(
     return Prepared(tuple(identities.items()), None, resolve)
 
 
-def _modification(strategy: IdentityStrategy, where: Route, content: Mapping[str, Any], now_ms: int) -> Prepared:
+def _modification(strategy: IdentityStrategy, where: NamedCall, content: Mapping[str, Any], now_ms: int) -> Prepared:
     changes = identity_changes(read(ModifyBody, content).identity_changes)
     mpid = parse_mpid(where.argument)
     values = tuple(

@@ -1,12 +1,18 @@
 """uvicorn with what it lacks: a deadline for the head of a request, connections closed without an answer, and an end
-that loses nothing. Needs the extra `server`."""
+that answers what was accepted. Needs the extra `server`.
+
+Sources of the last: socket(7), `SO_ATTACH_FILTER`; "Linux Socket Filtering" of the kernel's documentation.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import signal
 import socket
+import struct
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -71,11 +77,11 @@ class Server(uvicorn.Server):
     when it was asked to end."""
 
     drain_seconds = 1.5
-    """How long connections may stay after that: their next answer tells them to close, so that none is closed while
-    a request is on its way."""
+    """How long connections may stay after that: their next answer tells them to close. One that says nothing for so
+    long is closed, which a request that its client sends at that moment does not survive."""
 
     settle_seconds = 0.1
-    """How long to look out for connections that are still to be taken over."""
+    """How long connections that are being made may take; over a loopback they are there at once."""
 
     def __init__(self, app: Any, ready: Callable[[], None], ending: Callable[[], None]) -> None:
         config = uvicorn.Config(
@@ -111,29 +117,21 @@ class Server(uvicorn.Server):
         await self._drain()
         await super().shutdown(sockets)
 
+    async def _stop_listening(self, sockets: list[socket.socket]) -> None:
+        """Take no more connections, but those that clients were already told they have."""
+        for sock in sockets:
+            ignore_newcomers(sock)
+        # Meanwhile the loop accepts all that wait: up to uvicorn's backlog each time it looks.
+        await asyncio.sleep(self.settle_seconds)
+        for server in self.servers:
+            server.close()
+
     async def _drain(self) -> None:
         """Wait until there are no connections any more, or no more time."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self.drain_seconds
-        await asyncio.sleep(self.settle_seconds)
         while self.server_state.connections and loop.time() < until:
             await asyncio.sleep(0.01)
-
-    async def _stop_listening(self, sockets: list[socket.socket]) -> None:
-        """Take no more connections, but those that clients were already told they have."""
-        waiting = []
-        for sock in sockets:
-            with contextlib.suppress(OSError):
-                while True:
-                    waiting.append(sock.accept()[0])
-        for server in self.servers:
-            server.close()
-        loop = asyncio.get_running_loop()
-        for connection in waiting:
-            connection.setblocking(False)
-            await loop.connect_accepted_socket(
-                lambda: Connection(self.config, self.server_state, self.lifespan.state), connection
-            )
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -144,3 +142,41 @@ class Server(uvicorn.Server):
         finally:
             for each, handler in before.items():
                 signal.signal(each, handler)
+
+
+_SO_ATTACH_FILTER = 26
+
+# Instructions of the filter, as <linux/bpf_common.h> numbers them.
+_LOAD_BYTE = 0x30
+_SKIP_UNLESS_BITS = 0x45
+_RETURN = 0x06
+
+# The filter sees a segment from its TCP header on, under IPv4 and IPv6 alike.
+_FLAGS_OFFSET = 13
+_SYN = 0x02
+_NOTHING, _EVERYTHING = 0, 0xFFFFFFFF
+
+# Code, instructions to skip if the bits are there and if they are not, operand.
+_FILTER = (
+    (_LOAD_BYTE, 0, 0, _FLAGS_OFFSET),
+    (_SKIP_UNLESS_BITS, 0, 1, _SYN),
+    (_RETURN, 0, 0, _NOTHING),
+    (_RETURN, 0, 0, _EVERYTHING),
+)
+
+
+def ignore_newcomers(sock: socket.socket) -> None:
+    """Let nobody begin a connection to a listening TCP socket any more, in any process that shares it.
+
+    A socket that is closed resets the connections in its queue, and their clients have sent requests by then. Linux can
+    drop the first segment of every further connection instead, which needs no privilege: the queue runs empty, and may
+    be closed without loss.
+
+    A client that tries is told nothing: it tries again a second later, and is refused if the socket is closed by then.
+    Nothing happens on other systems than Linux, and where the kernel knows no filters.
+    """
+    if sys.platform == "linux":
+        code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in _FILTER))
+        program = struct.pack("HP", len(_FILTER), ctypes.addressof(code))
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)

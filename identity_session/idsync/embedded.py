@@ -15,8 +15,8 @@ from identity_session.exchange import Call
 from . import aliases, transfer
 from .clocks import AdjustableClock
 from .identity_types import KNOWN_TYPES
-from .profiles import Profile, Transaction
-from .requests import Route, is_storable, parse_mpid
+from .profiles import WAIT_SECONDS, Profile, Transaction
+from .requests import NamedCall, is_storable, parse_mpid
 from .service import Served, Service
 from .stores import open_store
 from .strategies import IdentityStrategy
@@ -83,12 +83,22 @@ class LocalIDSync:
         shown = [each.name for each in fields(self._strategy) if each.repr]
         return {name: getattr(self._strategy, name) for name in shown}
 
-    def handle(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Served:
-        """Answer one request, for servers: `target` is the path with its query. It never raises.
+    def handle(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        seconds: float = WAIT_SECONDS,
+        root: str = "",
+    ) -> Served:
+        """Answer one request, for servers: `target` is the path with its query, as sent. It never raises.
 
-        Do then what it says: wait, and send the answer or close the connection.
+        `seconds` is how long it may wait for a database that is not free, 8 at most; then the answer is a 500. `root`
+        is the beginning of the path that leads to this service. Do then what it says: wait, and send the answer or
+        close the connection.
         """
-        return self._service.handle(method, target, headers, body)
+        return self._service.handle(method, target, headers, body, seconds, root)
 
     def explain(self, call: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """What this call with this body would come to, and why; nothing is written or recorded.
@@ -101,7 +111,7 @@ class LocalIDSync:
         if not isinstance(body, Mapping):
             raise ValueError("the body of a call is an object")
         argument = str(body.get("mpid")) if call == Call.MODIFY else None
-        return self._service.explain(Route(Call(call), argument, {}), body)
+        return self._service.explain(NamedCall(Call(call), argument, {}), body)
 
     def calls(self) -> list[dict[str, Any]]:
         """The latest calls, newest last, each with the reasons for its answer. Status 0: it got no answer."""
@@ -254,7 +264,8 @@ def _pairs(identities: Mapping[str, str | Sequence[str]]) -> list[tuple[str, str
     pairs = []
     for type_, given in identities.items():
         if type_ not in KNOWN_TYPES:
-            raise ValueError(f"unknown identity type {type_!r}")
+            # Not named: who takes type for value has given a value here.
+            raise ValueError(f"there is an unknown identity type; known: {', '.join(sorted(KNOWN_TYPES))}")
         values = [given] if isinstance(given, str) else given
         if not isinstance(values, (list, tuple)):
             raise ValueError(f"a value of {type_!r} is no text that can be stored")

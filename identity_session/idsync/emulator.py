@@ -48,6 +48,8 @@ class Route:
     limit_bytes: int = BODY_LIMIT_BYTES
     one_process: bool = False
     """What it sets lives in one process."""
+    at_once: bool = False
+    """It has nothing to do with the store, and is answered while many others wait for that."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -127,9 +129,9 @@ def _set_clock(idsync: LocalIDSync, given: bodies.Clock) -> dict[str, Any]:
 # fmt: off
 ROUTES = (
     Route("GET", f"{ROOT}/health", "Says that the service serves.",
-          lambda idsync, given, mpid: {"status": "ok"}, told=bodies.Health),
+          lambda idsync, given, mpid: {"status": "ok"}, told=bodies.Health, at_once=True),
     Route("GET", f"{ROOT}/config", "The strategy and the settings in force, without keys.",
-          lambda idsync, given, mpid: idsync.config()),
+          lambda idsync, given, mpid: idsync.config(), at_once=True),
     Route("GET", f"{ROOT}/profiles", "Every profile in order of creation.",
           lambda idsync, given, mpid: {"profiles": idsync.profiles()}, told=bodies.Profiles),
     Route("POST", f"{ROOT}/profiles", "Creates a profile as given, under a chosen MPID if one is named.",
@@ -149,15 +151,15 @@ ROUTES = (
     Route("POST", f"{ROOT}/explain", "What a call would do, and why; nothing is written.",
           lambda idsync, given, mpid: idsync.explain(given.call, given.body), given=bodies.Explain),
     Route("GET", f"{ROOT}/faults", "The faults in force.",
-          lambda idsync, given, mpid: {"faults": idsync.faults()}, told=bodies.Faults),
+          lambda idsync, given, mpid: {"faults": idsync.faults()}, told=bodies.Faults, at_once=True),
     Route("PUT", f"{ROOT}/faults", "Replaces the faults.",
           lambda idsync, given, mpid: _set_faults(idsync, given),
-          given=bodies.FaultList, told=bodies.Faults, one_process=True),
+          given=bodies.FaultList, told=bodies.Faults, one_process=True, at_once=True),
     Route("GET", f"{ROOT}/clock", "The service's time.",
-          lambda idsync, given, mpid: idsync.clock(), told=bodies.Time),
+          lambda idsync, given, mpid: idsync.clock(), told=bodies.Time, at_once=True),
     Route("PUT", f"{ROOT}/clock", "Stops the clock, shifts it, or makes it the real one again.",
           lambda idsync, given, mpid: _set_clock(idsync, given), given=bodies.Clock, told=bodies.Time,
-          one_process=True),
+          one_process=True, at_once=True),
     Route("GET", f"{ROOT}/aliases", "Every alias request with its state.",
           lambda idsync, given, mpid: {"aliases": idsync.aliases()}, told=bodies.Aliases),
     Route("POST", f"{ROOT}/aliases/process", "Processes the alias requests that wait, due or not.",

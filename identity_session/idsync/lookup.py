@@ -19,6 +19,10 @@ def is_known(strategy: IdentityStrategy, profile: Profile) -> bool:
     return any(profile.values(type_) for type_ in strategy.login)
 
 
+_Found = tuple[Sequence[Profile], Sequence[int]]
+"""Holders of an identity who may answer, and the MPIDs of those who are out of reach."""
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Lookup:
     """The identities that take part in a lookup, by type, and where they are looked up."""
@@ -33,18 +37,18 @@ class Lookup:
         """The profile found by a login ID: login types first, wherever they stand in the priority, then the others
         narrow what was found. A profile with an immutable ID is out of reach without a matching one."""
         login_types = self.strategy.login_types
-        found = self._narrow([], login_types, self._matches_immutable, Step.IMMUTABLE_BARS)
+        found = self._narrow([], login_types, self._find_matching, Step.IMMUTABLE_BARS)
         if not found:
             return None
         if login_types != tuple(self.strategy.priority[: len(login_types)]):
             self.trail.append((Choice.LOGIN_TYPES_FIRST,))
-        narrowed = self._narrow(found, self.strategy.other_types, self._matches_immutable, Step.IMMUTABLE_BARS)
+        narrowed = self._narrow(found, self.strategy.other_types, self._find_matching, Step.IMMUTABLE_BARS)
         return self._winner(narrowed)
 
     def anonymous_match(self) -> Profile | None:
         """The anonymous profile found by other identities. Under best match every profile is anonymous, and no type
         is a login type, so that this is the whole lookup."""
-        found = self._narrow([], self.strategy.other_types, self._is_anonymous, Step.KNOWN_BARRED)
+        found = self._narrow([], self.strategy.other_types, self._find_anonymous, Step.KNOWN_BARRED)
         return self._winner(found) if found else None
 
     def has_new_login_id(self) -> bool:
@@ -57,22 +61,32 @@ class Lookup:
             self.trail.append((Step.NEW_KNOWN_USER, tuple(new)))
         return bool(new)
 
+    def _find_matching(self, type_: str, value: str) -> _Found:
+        """Those whose immutable ID the request matches, or who have none."""
+        holders = self.profiles.holders(type_, value)
+        matching = [profile for profile in holders if self._matches_immutable(profile)]
+        return matching, [profile.mpid for profile in holders if not self._matches_immutable(profile)]
+
+    def _find_anonymous(self, type_: str, value: str) -> _Found:
+        """Those without a login ID. Of the others there may be thousands, as many as ever used a device."""
+        mpids = self.profiles.holder_mpids(type_, value)
+        anonymous = self.profiles.holders(type_, value, without=self.strategy.login) if mpids else []
+        found = {profile.mpid for profile in anonymous}
+        return anonymous, [mpid for mpid in mpids if mpid not in found]
+
     def _matches_immutable(self, profile: Profile) -> bool:
         held = [type_ for type_ in self.strategy.immutable if profile.values(type_)]
         return not held or any(type_ in self.keys and profile.holds(type_, self.keys[type_]) for type_ in held)
-
-    def _is_anonymous(self, profile: Profile) -> bool:
-        return not is_known(self.strategy, profile)
 
     def _narrow(
         self,
         candidates: Sequence[Profile],
         types: Sequence[str],
-        is_reachable: Callable[[Profile], bool],
+        find: Callable[[str, str], _Found],
         barrier: str,
     ) -> Sequence[Profile]:
         """Walk the types in order: the first one that finds anybody gives the candidates, each later one narrows them
-        unless nobody would be left. Ends when one is left. The barrier keeps out those who are not reachable."""
+        unless nobody would be left. Ends when one is left. `barrier` tells of those who are out of reach."""
         trail = self.trail
         asked = [type_ for type_ in types if type_ in self.keys]
         for number, type_ in enumerate(asked):
@@ -88,15 +102,13 @@ class Lookup:
                 else:
                     trail.append((Step.NOT_NARROWED, type_, len(candidates)))
             else:
-                holders = self.profiles.holders(type_, value)
-                candidates = [profile for profile in holders if is_reachable(profile)]
-                if not holders:
-                    trail.append((Step.NOBODY_HOLDS, type_))
-                elif candidates:
+                candidates, barred = find(type_, value)
+                if candidates:
                     trail.append((Step.FOUND, type_, _listed(candidates)))
-                if len(candidates) < len(holders):
-                    barred = [profile for profile in holders if not is_reachable(profile)]
-                    trail.append((barrier, type_, _listed(barred)))
+                elif not barred:
+                    trail.append((Step.NOBODY_HOLDS, type_))
+                if barred:
+                    trail.append((barrier, type_, listed(barred)))
         return candidates
 
     def _winner(self, candidates: Sequence[Profile]) -> Profile:

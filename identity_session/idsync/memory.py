@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from .profiles import CALLS_KEPT, AliasRecord, CallRecord, Identity, Profile, Transaction
+from .profiles import CALLS_KEPT, WAIT_SECONDS, AliasRecord, CallRecord, Identity, Profile, Transaction
 
 
 class MemoryStore:
@@ -26,8 +26,10 @@ class MemoryStore:
         self._undo: list[tuple[int, Profile | None]] = []
 
     @contextmanager
-    def transaction(self, identities: Iterable[Identity] = (), mpid: int | None = None) -> Iterator[Transaction]:
-        with self._lock:
+    def transaction(
+        self, identities: Iterable[Identity] = (), mpid: int | None = None, seconds: float = WAIT_SECONDS
+    ) -> Iterator[Transaction]:
+        with self._lock:  # for less than any `seconds`: nothing in memory waits for anything else
             before = self._aliases, self._last_sequence, self._calls, len(self._calls)
             self._undo = []
             try:
@@ -45,8 +47,13 @@ class MemoryStore:
     def close(self) -> None:
         """Nothing is open."""
 
-    def holders(self, type_: str, value: str) -> Sequence[Profile]:
-        return _in_order(self._profiles[mpid] for mpid in self._holders.get((type_, value), ()))
+    def holders(self, type_: str, value: str, without: Collection[str] = ()) -> Sequence[Profile]:
+        left_out = frozenset(without)
+        return _in_order(each for each in self._held(type_, value) if left_out.isdisjoint(each.identities))
+
+    def holder_mpids(self, type_: str, value: str, *, before_ms: int | None = None) -> Sequence[int]:
+        held = self._held(type_, value)
+        return [each.mpid for each in _in_order(held) if before_ms is None or each.last_seen_ms < before_ms]
 
     def get(self, mpid: int) -> Profile | None:
         return self._profiles.get(mpid)
@@ -108,14 +115,16 @@ class MemoryStore:
     def aliases(self) -> Sequence[AliasRecord]:
         return self._aliases
 
-    def calls(self, last: int | None = None) -> Sequence[CallRecord]:
-        wanted = CALLS_KEPT if last is None else min(max(last, 0), CALLS_KEPT)
-        return tuple(self._calls[max(len(self._calls) - wanted, 0) :])
+    def calls(self) -> Sequence[CallRecord]:
+        return tuple(self._calls[-CALLS_KEPT:])
 
     def clear(self) -> None:
         for mpid in list(self._profiles):
             self._write(mpid, None)
         self._aliases, self._calls, self._last_sequence = (), [], 0
+
+    def _held(self, type_: str, value: str) -> Iterator[Profile]:
+        return (self._profiles[mpid] for mpid in self._holders.get((type_, value), ()))
 
     def _write_values(self, profile: Profile, type_: str, values: tuple[str, ...]) -> None:
         self._write(profile.mpid, replace(profile, identities=_in_form({**profile.identities, type_: values})))

@@ -5,6 +5,7 @@ Sources: the pages "Explicit Locking" (advisory locks) and "Transaction Isolatio
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,18 +16,16 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import ConnectionPool
 
+from identity_session import clock
 from identity_session.errors import NewerStorageError, StorageError
 
-from .profiles import Identity, Transaction
+from .profiles import WAIT_SECONDS, Identity, Transaction
 from .sql import SQLTransaction, Table, identity_hash
 
 SCHEMA_VERSION = 1
 
 _CONNECTIONS = 10
 _CONNECT_SECONDS = 10
-_LOCK_SECONDS = 8
-"""How long to wait for a lock or a free connection. Who calls waits for ten seconds, and is to hear of it before."""
-
 _IDLE_SECONDS = 60
 """How long a process that stopped in the middle of a transaction may hold its locks."""
 
@@ -39,19 +38,28 @@ _SCHEMA_CHANGE = -2
 # More identities than any request has: to lock the store is cheaper, and the server's table of locks is limited.
 _IDENTITIES_LOCKED = 200
 
+# What is left of the time that a transaction may wait becomes the limit of the lock that is taken next: the server
+# limits each lock for itself, and counts from its own beginning. 0 would be no limit.
+_IN_TIME = """
+set_config('lock_timeout', CAST(CAST(greatest(ceil(
+    :wait_ms - 1000 * extract(epoch FROM clock_timestamp() - transaction_timestamp())), 1) AS bigint) AS text), true)
+"""
+
 # Nobody else may use the store.
-LOCK_STORE = f"SELECT pg_advisory_xact_lock({_ROOM}, {_WHOLE_STORE})"
+LOCK_STORE = f"SELECT {_IN_TIME}, pg_advisory_xact_lock({_ROOM}, {_WHOLE_STORE})"
 
 # Others may use the store as well.
-SHARE_STORE = f"SELECT pg_advisory_xact_lock_shared({_ROOM}, {_WHOLE_STORE})"
+SHARE_STORE = f"SELECT {_IN_TIME}, pg_advisory_xact_lock_shared({_ROOM}, {_WHOLE_STORE})"
 
 # Nobody else may name these identities. The hashes come sorted.
-LOCK_IDENTITIES = "SELECT pg_advisory_xact_lock(hash) FROM unnest(CAST(:hashes AS bigint[])) AS hash"
+LOCK_IDENTITIES = f"""
+SELECT {_IN_TIME}, pg_advisory_xact_lock(hash) FROM unnest(CAST(:hashes AS bigint[])) AS hash
+"""  # noqa: S608
 
 # Nobody else may change the profiles that hold these identities, or the one that is named. Taken after the identities,
 # so that no other profile can come to hold them.
 LOCK_PROFILES = f"""
-SELECT pg_advisory_xact_lock({_ROOM}, slot) FROM (
+SELECT {_IN_TIME}, pg_advisory_xact_lock({_ROOM}, slot) FROM (
     SELECT DISTINCT CAST(mpid & {_PROFILE_SLOTS - 1} AS integer) AS slot FROM (
         SELECT mpid FROM idsync_identity WHERE hash = ANY(CAST(:hashes AS bigint[]))
         UNION SELECT nullif(CAST(:mpid AS bigint), 0)) AS named
@@ -140,7 +148,6 @@ class PostgresStore:
             kwargs={"client_encoding": "utf8", "connect_timeout": _CONNECT_SECONDS},
             min_size=1,
             max_size=_CONNECTIONS,
-            timeout=_LOCK_SECONDS,
             configure=_configure,
             check=ConnectionPool.check_connection,
             name="idsync",
@@ -148,12 +155,15 @@ class PostgresStore:
         )
 
     @contextmanager
-    def transaction(self, identities: Iterable[Identity] = (), mpid: int | None = None) -> Iterator[Transaction]:
+    def transaction(
+        self, identities: Iterable[Identity] = (), mpid: int | None = None, seconds: float = WAIT_SECONDS
+    ) -> Iterator[Transaction]:
+        until = clock.monotonic() + seconds
         hashes = sorted({identity_hash(type_, value) for type_, value in identities})
         # In a pipeline only statements whose rows are read wait for the server; an error of one surfaces with the next.
-        with self._pool.connection() as connection, connection.pipeline() as pipeline:
+        with self._pool.connection(timeout=seconds) as connection, connection.pipeline() as pipeline:
             transaction = _PostgresTransaction(connection, pipeline, self._draw_mpid)
-            transaction.lock(hashes, mpid)
+            transaction.lock(hashes, mpid, until - clock.monotonic())
             yield transaction
 
     def close(self) -> None:
@@ -171,15 +181,17 @@ class _PostgresTransaction(SQLTransaction):
         self._connection = connection
         self._pipeline = pipeline
 
-    def lock(self, hashes: list[int], mpid: int | None) -> None:
-        """Lock what is named, else the store. Every transaction takes its locks in the same order (the store,
-        identities by their hash, profiles by their slot) and none later, so that no two wait for each other."""
+    def lock(self, hashes: list[int], mpid: int | None, seconds: float) -> None:
+        """Lock what is named, else the store; waits no longer than this in all. Every transaction takes its locks in
+        the same order (the store, identities by their hash, profiles by their slot) and none later, so that no two
+        wait for each other."""
+        wait_ms = math.ceil(seconds * 1000)
         if len(hashes) > _IDENTITIES_LOCKED or (not hashes and mpid is None):
-            self.execute(LOCK_STORE, {})
+            self.execute(LOCK_STORE, {"wait_ms": wait_ms})
             return
-        self.execute(SHARE_STORE, {})
-        self.execute(LOCK_IDENTITIES, {"hashes": hashes})
-        self.execute(LOCK_PROFILES, {"hashes": hashes, "mpid": mpid})
+        self.execute(SHARE_STORE, {"wait_ms": wait_ms})
+        self.execute(LOCK_IDENTITIES, {"wait_ms": wait_ms, "hashes": hashes})
+        self.execute(LOCK_PROFILES, {"wait_ms": wait_ms, "hashes": hashes, "mpid": mpid})
 
     def execute(self, statement: str, values: Mapping[str, Any]) -> None:
         self._connection.execute(_for_psycopg(statement), values)
@@ -245,6 +257,6 @@ def _prepare(url: str) -> None:
 def _configure(connection: psycopg.Connection[Any]) -> None:
     """A lock that is not free in time fails, and a transaction that nobody goes on with ends."""
     connection.execute(
-        f"SET lock_timeout = '{_LOCK_SECONDS}s'; SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'"
+        f"SET lock_timeout = '{WAIT_SECONDS:.0f}s'; SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'"
     )
     connection.commit()

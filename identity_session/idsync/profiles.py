@@ -5,7 +5,7 @@ Sources: the pages "Store and Organize User Data" and "Aliasing" of the IDSync g
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -17,6 +17,11 @@ Identity = tuple[str, str]
 
 CALLS_KEPT = 1_000
 """How many calls a store remembers: enough for a test run to look back on, and no burden to a service that runs on."""
+
+
+WAIT_SECONDS = 8.0
+"""How long a transaction waits for others at most. Each takes milliseconds. Who calls waits for ten seconds, and is to
+hear of it before."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -89,8 +94,13 @@ class CallRecord:
 class Transaction(Protocol):
     """What may be read and written within one transaction. Later reads see earlier writes."""
 
-    def holders(self, type_: str, value: str) -> Sequence[Profile]:
-        """The profiles that hold this identity, in order of creation."""
+    def holders(self, type_: str, value: str, without: Collection[str] = ()) -> Sequence[Profile]:
+        """The profiles that hold this identity, and nothing of the types `without`, in order of creation."""
+        ...
+
+    def holder_mpids(self, type_: str, value: str, *, before_ms: int | None = None) -> Sequence[int]:
+        """The MPIDs of all that hold this identity, in order of creation; with `before_ms` of those that were last seen
+        before that moment. Costs a fraction of the profiles themselves."""
         ...
 
     def get(self, mpid: int) -> Profile | None:
@@ -155,8 +165,8 @@ class Transaction(Protocol):
         """Every accepted alias request in order of arrival."""
         ...
 
-    def calls(self, last: int | None = None) -> Sequence[CallRecord]:
-        """The calls that are kept, oldest first: all of them, or the last so many."""
+    def calls(self) -> Sequence[CallRecord]:
+        """The calls that are kept, oldest first."""
         ...
 
     def clear(self) -> None:
@@ -172,9 +182,12 @@ class ProfileStore(Protocol):
     """What a transaction raises when the database is out of order, or not free in time."""
 
     def transaction(
-        self, identities: Iterable[Identity] = (), mpid: int | None = None
+        self, identities: Iterable[Identity] = (), mpid: int | None = None, seconds: float = WAIT_SECONDS
     ) -> AbstractContextManager[Transaction]:
         """Begin a transaction; an exception that leaves it undoes all it wrote.
+
+        `seconds` is how long it may wait for others, whatever it waits for; then one of `errors` is raised, at the
+        first read or write at the latest.
 
         `identities` are all that the request names and `mpid` the profile that it names, known before anything is
         read, so that a store which locks them one by one can do so in one order. A transaction may change the

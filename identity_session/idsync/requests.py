@@ -44,8 +44,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Route:
-    """A call as its path and query name it."""
+class NamedCall:
+    """A call, as path and query name it."""
 
     call: Call
     argument: str | None
@@ -57,7 +57,7 @@ class Route:
         return {"true": True, "false": False}.get(self.query.get(name, "").lower(), default)
 
 
-def route(method: str, target: str) -> Route:
+def route(method: str, target: str) -> NamedCall:
     """The call that a method and a path with query name. Raises UnknownPathError or UnknownMethodError."""
     path, _, query = target.partition("?")
     for pattern in _ROUTES:
@@ -70,7 +70,7 @@ def route(method: str, target: str) -> Route:
         raise UnknownMethodError("This call is made with POST.")
     parts = found.groupdict()
     argument = parts.get("argument")
-    return Route(Call(parts["call"].lower()), argument and unquote(argument), dict(parse_qsl(query)))
+    return NamedCall(Call(parts["call"].lower()), argument and unquote(argument), dict(parse_qsl(query)))
 
 
 def plain_body(headers: Mapping[str, str], body: bytes) -> bytes:

@@ -28,15 +28,22 @@ _BACKLOG = 2048
 
 @dataclass(frozen=True, repr=False)
 class ServeSettings:
-    """What to serve, and where. `token` opens `/emulator`; on a loopback address it may be None."""
+    """What to serve, and where. Raises ValueError for what cannot be."""
 
     host: str = "127.0.0.1"
+    """The name or address of this machine to listen on; the service answers to it, and to the names of the loopback."""
     port: int = 0
+    """0 picks a free one."""
     database: str = ":memory:"
+    """As `LocalIDSync` takes it."""
     strategy: IdentityStrategy = field(default_factory=IdentityStrategy)
+    """With its settings and API keys."""
     token: str | None = None
+    """Opens `/emulator`. None: no token is needed on a loopback address, and `/emulator` is closed on any other."""
     seed: int | None = None
+    """Makes the MPIDs the same in every run; None draws them at random. Not with several workers."""
     workers: int = 1
+    """Processes that share port and database. Several cannot share ":memory:"."""
 
     def __post_init__(self) -> None:
         if not self.host:

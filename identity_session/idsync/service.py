@@ -20,9 +20,9 @@ from . import answers
 from .access import Credential, authenticate
 from .calls import Outcome, Prepared, prepare
 from .faults import Faults
-from .profiles import CallRecord, ProfileStore, Transaction
+from .profiles import WAIT_SECONDS, CallRecord, ProfileStore, Transaction
 from .refusals import InvalidDataError, RefusedError
-from .requests import MALFORMED, Route, json_object, plain_body, route
+from .requests import MALFORMED, NamedCall, json_object, plain_body, route
 from .strategies import IdentityStrategy
 from .throttle import Throttle
 from .trail import Step, Trail, reasons
@@ -51,13 +51,20 @@ class Served:
 class _Request:
     """A request that names a call, when it came, and the steps that lead to its answer."""
 
-    where: Route
+    where: NamedCall
     method: str
     target: str
     headers: Mapping[str, str]
     body: bytes
     received_ms: int
+    until: float
+    """When its caller's time is over, by `clock.monotonic`."""
     trail: Trail
+
+    @property
+    def seconds(self) -> float:
+        """How long it may wait, from now."""
+        return max(self.until - clock.monotonic(), 0)
 
     def credential(self, plain: bytes, content: Mapping[str, Any]) -> Credential:
         path_key = self.where.argument if self.where.call is Call.ALIAS else None
@@ -89,19 +96,30 @@ class Service:
         self._per_user = Throttle(strategy.hot_rate_per_s, strategy.hot_burst, "workspace")
         self._swept_ms: int | None = None
 
-    def handle(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Served:
-        """Answer one request. `target` is the path with its query, as sent. Never raises: a fault of the service
-        itself is a 500, and its place, but nothing of the request, is logged."""
+    def handle(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        seconds: float = WAIT_SECONDS,
+        root: str = "",
+    ) -> Served:
+        """Answer one request. `target` is the path with its query, as sent, and `root` the beginning of it that is none
+        of the API's; `seconds` is how long the request may wait for others in all, and never longer than WAIT_SECONDS.
+        Never raises: a fault of the service itself is a 500, a store that was not free in time among them, and its
+        place, but nothing of the request, is logged."""
+        until = clock.monotonic() + min(seconds, WAIT_SECONDS)
         if method == "OPTIONS":
             return Served(answers.preflight())
         try:
-            where = route(method, target)
+            where = route(method, target.removeprefix(root))
         except RefusedError as refusal:
             shape = self._strategy.error_shape
             return Served(answers.refused(refusal, call=None, request_id=None, shape=shape, trail=[]))
         headers = {name.lower(): value for name, value in headers.items()}
         plan = self.faults.take(where.call)
-        request = _Request(where, method, target, headers, body, self._now_ms(), plan.facts())
+        request = _Request(where, method, target, headers, body, self._now_ms(), until, plan.facts())
         answer: HTTPAnswer | None
         try:
             if plan.failing and plan.failing.drop != "after":
@@ -113,7 +131,7 @@ class Service:
             answer = self._failed(request, error)
         return Served(None if plan.failing and plan.failing.drop else answer, plan.latency_ms / 1000)
 
-    def explain(self, where: Route, content: Mapping[str, Any]) -> dict[str, Any]:
+    def explain(self, where: NamedCall, content: Mapping[str, Any]) -> dict[str, Any]:
         """What a call with this body would come to, in the words of its record; nothing is written."""
         trail: Trail = []
         outcome, status, now_ms = Outcome(), 202 if where.call is Call.ALIAS else 200, self._now_ms()
@@ -146,9 +164,9 @@ class Service:
             if parsed is None:
                 raise InvalidDataError(MALFORMED)
             prepared = prepare(self._strategy, request.where, parsed, now_ms)
-            self._forget_unseen(now_ms)
+            self._forget_unseen(request)
             used.append(self._per_user.take(prepared.names, now_ms))
-            with self._transaction(prepared) as profiles:
+            with self._transaction(prepared, request.seconds) as profiles:
                 self._forget_unseen_of(prepared, profiles, now_ms)
                 outcome = prepared.carry_out(profiles, request.trail)
                 percent = max((share for share in used if share is not None), default=None)
@@ -159,12 +177,13 @@ class Service:
             self._record(request, answer.status)
         return answer
 
-    def _forget_unseen(self, now_ms: int) -> None:
+    def _forget_unseen(self, request: _Request) -> None:
         """Delete profiles whose time is over. A clock that was set, to either side, is no reason to wait."""
+        now_ms = request.received_ms
         before_ms = self._strategy.unseen_before_ms(now_ms)
         if before_ms is None or (self._swept_ms is not None and abs(now_ms - self._swept_ms) < SWEEP_MS):
             return
-        with self._store.transaction() as profiles:
+        with self._store.transaction(seconds=request.seconds) as profiles:
             profiles.delete_unseen(before_ms)
         self._swept_ms = now_ms
 
@@ -173,11 +192,12 @@ class Service:
         before_ms = self._strategy.unseen_before_ms(now_ms)
         if before_ms is None:
             return
-        named = [profile for identity in prepared.identities for profile in profiles.holders(*identity)]
+        for type_, value in prepared.identities:
+            for mpid in profiles.holder_mpids(type_, value, before_ms=before_ms):
+                profiles.delete(mpid)
         target = None if prepared.mpid is None else profiles.get(prepared.mpid)
-        for profile in [*named, target] if target else named:
-            if profile.last_seen_ms < before_ms:
-                profiles.delete(profile.mpid)
+        if target and target.last_seen_ms < before_ms:
+            profiles.delete(target.mpid)
 
     def _refused(self, refusal: RefusedError, call: Call, content: Mapping[str, Any], trail: Trail) -> HTTPAnswer:
         request_id, shape = _text(content, "request_id"), self._strategy.error_shape
@@ -188,19 +208,19 @@ class Service:
         logger.error("%s failed: %s at %s:%s", request.where.call, name, place.filename, place.lineno)
         request.trail.append((Step.FAILED, name))
         answer = answers.internal_error(self._strategy.error_shape)
-        # A store that is busy or out of order would only make the caller wait once more.
+        # A store that is busy or out of order takes no record either.
         if not isinstance(error, self._store.errors):
             with contextlib.suppress(Exception):
                 self._record(request, answer.status)
         return answer
 
-    def _transaction(self, prepared: Prepared) -> AbstractContextManager[Transaction]:
+    def _transaction(self, prepared: Prepared, seconds: float = WAIT_SECONDS) -> AbstractContextManager[Transaction]:
         mpid = prepared.mpid if prepared.mpid is not None or prepared.identities else NOBODY
-        return self._store.transaction(prepared.identities, mpid)
+        return self._store.transaction(prepared.identities, mpid, seconds)
 
     def _record(self, request: _Request, status: int) -> None:
         """Record a call that had no effect."""
-        with self._store.transaction(mpid=NOBODY) as profiles:
+        with self._store.transaction(mpid=NOBODY, seconds=request.seconds) as profiles:
             profiles.record_call(self._recorded(request, status, Outcome()))
 
     def _recorded(self, request: _Request, status: int, outcome: Outcome) -> CallRecord:

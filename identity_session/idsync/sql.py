@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import groupby
 from typing import Any, Literal
@@ -34,10 +34,21 @@ ALL_PROFILES = _PROFILES + _IN_ORDER
 GET_PROFILE = _PROFILES + "WHERE profile.mpid = :mpid" + _IN_ORDER
 
 # Profiles that hold an identity. The hash finds it: an index of PostgreSQL refuses values of more than 2.7 KB.
-_THAT_HOLD = """
-WHERE profile.mpid IN (SELECT mpid FROM idsync_identity WHERE hash = :hash AND type = :type AND value = :value)
-"""
+_HELD = "SELECT mpid FROM idsync_identity AS held WHERE hash = :hash AND type = :type AND value = :value"
+_THAT_HOLD = "WHERE profile.mpid IN (" + _HELD + ")"
 HOLDERS = _PROFILES + _THAT_HOLD + _IN_ORDER
+
+# Those of them that hold nothing of some types, which are parameters that `holders` counts. Of those who share a device
+# nearly all are left out, and that before they are joined with all that they hold.
+_WITHOUT = """
+AND NOT EXISTS (SELECT 1 FROM idsync_identity AS barring WHERE barring.mpid = held.mpid AND barring.type IN ({}))
+"""
+HOLDERS_WITHOUT = _PROFILES + "WHERE profile.mpid IN (" + _HELD + _WITHOUT + ")" + _IN_ORDER
+
+# The MPIDs of profiles that hold an identity; of those that were last seen before a moment.
+_MPIDS = "SELECT profile.mpid FROM idsync_profile AS profile "
+HOLDER_MPIDS = _MPIDS + _THAT_HOLD + " ORDER BY number, mpid"
+UNSEEN_HOLDER_MPIDS = _MPIDS + _THAT_HOLD + " AND last_seen_ms < :before_ms ORDER BY number, mpid"
 
 # A new profile, unless its MPID is taken.
 INSERT_PROFILE = """
@@ -112,10 +123,10 @@ INSERT INTO idsync_call (number, received_ms, endpoint, status, mpid, created, t
 VALUES (:number, :received_ms, :endpoint, :status, :mpid, :created, :trail)
 """
 
-# The latest calls, the columns in the order of CallRecord.
+# The calls that are kept, the latest first, the columns in the order of CallRecord.
 LATEST_CALLS = """
 SELECT number, received_ms, endpoint, status, mpid, created, trail
-FROM idsync_call ORDER BY number DESC LIMIT :last
+FROM idsync_call ORDER BY number DESC LIMIT :kept
 """
 
 # The number of the latest call that is not kept.
@@ -174,8 +185,14 @@ class SQLTransaction(ABC):
         """Forget the calls up to a number."""
         self.execute(DELETE_CALLS, {"number": number})
 
-    def holders(self, type_: str, value: str) -> Sequence[Profile]:
-        return _profiles(self.rows(HOLDERS, _identity(type_, value)))
+    def holders(self, type_: str, value: str, without: Collection[str] = ()) -> Sequence[Profile]:
+        barring = {f"type_{number}": each for number, each in enumerate(without)}
+        statement = HOLDERS_WITHOUT.format(", ".join(f":{name}" for name in barring)) if barring else HOLDERS
+        return _profiles(self.rows(statement, {**_identity(type_, value), **barring}))
+
+    def holder_mpids(self, type_: str, value: str, *, before_ms: int | None = None) -> Sequence[int]:
+        statement = HOLDER_MPIDS if before_ms is None else UNSEEN_HOLDER_MPIDS
+        return [mpid for (mpid,) in self.rows(statement, {**_identity(type_, value), "before_ms": before_ms})]
 
     def get(self, mpid: int) -> Profile | None:
         return next(iter(_profiles(self.rows(GET_PROFILE, {"mpid": mpid}))), None)
@@ -241,9 +258,8 @@ class SQLTransaction(ABC):
     def aliases(self) -> Sequence[AliasRecord]:
         return tuple(AliasRecord(*row) for row in self.rows(ALL_ALIASES, {}))
 
-    def calls(self, last: int | None = None) -> Sequence[CallRecord]:
-        wanted = CALLS_KEPT if last is None else min(max(last, 0), CALLS_KEPT)
-        rows = self.rows(LATEST_CALLS, {"last": wanted})
+    def calls(self) -> Sequence[CallRecord]:
+        rows = self.rows(LATEST_CALLS, {"kept": CALLS_KEPT})
         return tuple(
             CallRecord(number, received_ms, endpoint, status, mpid, bool(created), from_named(json.loads(trail)))
             for number, received_ms, endpoint, status, mpid, created, trail in reversed(rows)

@@ -5,6 +5,7 @@ Source on what survives a crash or a power cut: "Write-Ahead Logging" and "PRAGM
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import threading
@@ -14,20 +15,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from identity_session import clock
 from identity_session.errors import NewerStorageError, StorageError
 from identity_session.files import make_private_folder, sync_folder
 
-from .profiles import Identity, Transaction
+from .profiles import WAIT_SECONDS, Identity, Transaction
 from .sql import SQLTransaction, Table
 
 SCHEMA_VERSION = 1
 
 _APPLICATION_ID = 0x49445359
 """Marks the file as ours ("IDSY"), so that a database of another program is never written to."""
-
-_BUSY_SECONDS = 8.0
-"""How long a transaction waits for those of other processes. Each takes milliseconds. Who calls waits for ten seconds,
-and is to hear of it before."""
 
 _LOG_ATTEMPTS = 1_000
 _LOG_PAUSE_SECONDS = 0.01
@@ -82,16 +80,25 @@ class SQLiteStore:
             raise StorageError(f"{path} cannot be opened as a SQLite database ({error})") from error
 
     @contextmanager
-    def transaction(self, identities: Iterable[Identity] = (), mpid: int | None = None) -> Iterator[Transaction]:
-        with self._lock:
-            try:
-                # Begun as a writer: a reader that turns writer fails when another process has written meanwhile.
-                self._connection.execute("BEGIN IMMEDIATE")
-                yield _SQLiteTransaction(self._connection, self._draw_mpid)
-                self._connection.execute("COMMIT")
-            except BaseException:
-                self._connection.rollback()
-                raise
+    def transaction(
+        self, identities: Iterable[Identity] = (), mpid: int | None = None, seconds: float = WAIT_SECONDS
+    ) -> Iterator[Transaction]:
+        until = clock.monotonic() + seconds
+        # First for the threads of this process, then for other processes.
+        if not self._lock.acquire(timeout=max(seconds, 0)):
+            raise sqlite3.OperationalError("database is locked")
+        try:
+            left_ms = math.ceil(max(until - clock.monotonic(), 0) * 1000)
+            self._connection.execute(f"PRAGMA busy_timeout = {left_ms}")
+            # Begun as a writer: a reader that turns writer fails when another process has written meanwhile.
+            self._connection.execute("BEGIN IMMEDIATE")
+            yield _SQLiteTransaction(self._connection, self._draw_mpid)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self._connection.rollback()
+            raise
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         with self._lock:
@@ -126,7 +133,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     sync_folder(path.parent)
     # The store's lock admits one thread at a time. Without isolation level the module begins no transactions.
-    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         _version(connection, path)
         _use_write_ahead_log(connection)

@@ -112,8 +112,10 @@ def serving(idsync: LocalIDSync, guard: Guard | None = None, *, shared: bool = F
 class ServeProcess(Client):
     """`identity-session serve` in a process of its own; leaving the context kills it, unless it has ended."""
 
-    def __init__(self, *options: str, env: Mapping[str, str] | None = None) -> None:
-        self.process = start_serve("--port", "0", *options, env=env)
+    def __init__(
+        self, *options: str, env: Mapping[str, str] | None = None, program: Sequence[str] = ("-m", "identity_session")
+    ) -> None:
+        self.process = start_serve("--port", "0", *options, env=env, program=program)
         self.first_line = first_line(self.process)
         super().__init__(int(self.first_line.rpartition(":")[2]))
 
@@ -136,8 +138,10 @@ class ServeProcess(Client):
         self.process.communicate(timeout=PATIENCE_SECONDS)
 
 
-def start_serve(*options: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    command = [sys.executable, "-W", "error", "-m", "identity_session", "serve", *options]
+def start_serve(
+    *options: str, env: Mapping[str, str] | None = None, program: Sequence[str] = ("-m", "identity_session")
+) -> subprocess.Popen[str]:
+    command = [sys.executable, "-W", "error", *program, "serve", *options]
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

@@ -15,7 +15,7 @@ from idsync_driver import KEY, Caller
 
 from identity_session.idsync import IdentityStrategy
 from identity_session.idsync.memory import MemoryStore
-from identity_session.idsync.profiles import Identity, Transaction
+from identity_session.idsync.profiles import WAIT_SECONDS, Identity, Transaction
 from identity_session.idsync.service import Service
 
 ED = {"environment": "production", "known_identities": {"customerid": "A", "email": "ed"}}
@@ -170,7 +170,7 @@ class LockingStore(MemoryStore):
     named: ClassVar[list[tuple[set[Identity], int | None]]] = []
 
     def transaction(
-        self, identities: Iterable[Identity] = (), mpid: int | None = None
+        self, identities: Iterable[Identity] = (), mpid: int | None = None, seconds: float = WAIT_SECONDS
     ) -> AbstractContextManager[Transaction]:
         self.named.append((set(identities), mpid))
         return super().transaction()
@@ -204,7 +204,7 @@ class BrokenStore:
     errors: tuple[type[Exception], ...] = ()
 
     def transaction(
-        self, identities: Iterable[Identity] = (), mpid: int | None = None
+        self, identities: Iterable[Identity] = (), mpid: int | None = None, seconds: float = WAIT_SECONDS
     ) -> AbstractContextManager[Transaction]:
         raise RuntimeError("disk full while writing ed@example.com")
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from idsync_driver import KEY, Caller
 
 from identity_session import IdentitySession
-from identity_session.idsync import IdentityStrategy, LocalIDSync, sqlite
+from identity_session.idsync import IdentityStrategy, LocalIDSync, service
 from identity_session.idsync.clocks import LATEST_MS
+from identity_session.idsync.profiles import WAIT_SECONDS
 
 NOW_MS = 1_700_000_000_000
 ED = {"environment": "production", "known_identities": {"email": "ed"}}
@@ -110,15 +111,13 @@ def test_calls_of_many_threads_are_numbered_without_a_gap(database: str) -> None
 
 def test_a_database_that_is_not_free_is_waited_for_once(shared_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The call that failed is not recorded, which would be a second wait; the next one is."""
-    monkeypatch.setattr(sqlite, "_BUSY_SECONDS", 0.05)
-    if "://" in shared_database:
-        monkeypatch.setattr("identity_session.idsync.postgres._LOCK_SECONDS", 1)
     caller, other = Caller(database=shared_database), Caller(database=shared_database)
     store, begun = caller.idsync._store, []
     begin = store.transaction
     monkeypatch.setattr(store, "transaction", lambda *named, **by: begun.append(named) or begin(*named, **by))
-    with other.idsync._store.transaction() as profiles:
+    with other.idsync._store.transaction() as profiles, monkeypatch.context() as patch:
         profiles.all()
+        patch.setattr(service, "WAIT_SECONDS", 0.2)
         assert caller.call("identify", {"customerid": "A"}).status == 500
         assert len(begun) == 1
     assert caller.call("identify", {"customerid": "A"}).status == 200
@@ -127,12 +126,9 @@ def test_a_database_that_is_not_free_is_waited_for_once(shared_database: str, mo
     other.idsync.close()
 
 
-def test_a_database_is_waited_for_less_long_than_a_session_waits(postgres_url: str) -> None:
+def test_a_database_is_waited_for_less_long_than_a_session_waits() -> None:
     """Else the session would give up before it hears why."""
-    from identity_session.idsync import postgres
-
-    seconds = signature(IdentitySession).parameters["timeout"].default
-    assert max(sqlite._BUSY_SECONDS, postgres._LOCK_SECONDS) < seconds
+    assert signature(IdentitySession).parameters["timeout"].default > WAIT_SECONDS
 
 
 class TestRetention:

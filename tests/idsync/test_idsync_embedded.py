@@ -163,6 +163,13 @@ def test_a_reset_forgets_everything() -> None:
     assert caller.call("identify", {"customerid": "A"}).mpid != mpid
 
 
+def test_a_value_in_the_place_of_its_type_is_not_repeated() -> None:
+    """It would be found in logs; the types that there are stand there instead."""
+    with pytest.raises(ValueError, match=r"unknown identity type; known: .*customerid.*email") as caught:
+        LocalIDSync().seed_profile({"ed@example.com": "email"})
+    assert "ed@" not in str(caught.value)
+
+
 def test_a_seed_makes_the_mpids_the_same_in_every_run() -> None:
     """Without one they differ."""
     runs = [[LocalIDSync(seed=seed).seed_profile({}) for _ in range(2)] for seed in (7, 7, 8, None, None)]

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
+from steady import steady
 from store_helpers import contents, counter, opened
 
 from identity_session.errors import NewerStorageError, StorageError
+from identity_session.idsync.sql import identity_hash
 from identity_session.idsync.stores import open_store
+
+NAMED = [("email", "a"), ("other", "b")]
 
 
 @pytest.fixture
@@ -58,23 +66,47 @@ def test_a_transaction_may_name_any_number_of_identities(postgres_url: str) -> N
         assert profiles.create().mpid == 1
 
 
-def test_a_lock_that_is_not_free_in_time_fails_the_call_only(
-    postgres_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lock_that_is_not_free_in_time_fails_the_call_only(postgres_url: str) -> None:
     """And the next one finds it free."""
     import psycopg
 
-    from identity_session.idsync import postgres
-
-    monkeypatch.setattr(postgres, "_LOCK_SECONDS", 1)
     named = [("email", "a")]
     with opened(postgres_url) as store:
         with store.transaction(named) as holding:
             assert not holding.all()
-            with pytest.raises(psycopg.errors.LockNotAvailable), store.transaction(named) as profiles:
+            with pytest.raises(psycopg.errors.LockNotAvailable), store.transaction(named, seconds=1) as profiles:
                 profiles.all()
         with store.transaction(named) as profiles:
             assert not profiles.all()
+
+
+@steady
+def test_the_waits_for_several_locks_are_one_wait(postgres_url: str, postgres_server: dict[str, Any]) -> None:
+    """The store, then one identity after the other: each is free before the time is over, but for the last."""
+    import psycopg
+
+    from identity_session.idsync.postgres import SHARE_STORE
+
+    email, other = sorted(identity_hash(*identity) for identity in NAMED)
+    room, whole = map(int, re.findall(r"lock_shared\((\d+), (-\d+)\)", SHARE_STORE)[0])
+    with opened(postgres_url) as store, ExitStack() as stack:
+        holding = [stack.enter_context(psycopg.connect(**postgres_server)) for _ in range(3)]
+        for connection, key in zip(holding, [(room, whole), (email,), (other,)], strict=True):
+            connection.execute(f"SELECT pg_advisory_xact_lock({', '.join(map(str, key))})")
+        began = time.monotonic()
+        for seconds, connection in ((0.4, holding[0]), (0.8, holding[1])):
+            stack.enter_context(later(seconds, connection.rollback))
+        with pytest.raises(psycopg.errors.LockNotAvailable), store.transaction(NAMED, seconds=1) as profiles:
+            profiles.all()
+        assert 1 <= time.monotonic() - began < 1.3
+
+
+@contextmanager
+def later(seconds: float, do: Callable[[], object]) -> Iterator[None]:
+    timer = threading.Timer(seconds, do)
+    timer.start()
+    yield
+    timer.join()
 
 
 def test_a_lost_connection_is_replaced(postgres_url: str, connection) -> None:

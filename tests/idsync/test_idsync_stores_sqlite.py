@@ -101,14 +101,15 @@ def test_a_full_disk_fails_the_call_and_nothing_else(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_process_that_holds_the_file_too_long_fails_the_call_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_that_holds_the_file_too_long_fails_the_call_only(tmp_path: Path) -> None:
     """The next call finds it free."""
-    monkeypatch.setattr(sqlite, "_BUSY_SECONDS", 0.05)
     path = tmp_path / "profiles.db"
     with opened(str(path)) as store, opened(str(path)) as other:
-        with other.transaction(), pytest.raises(sqlite3.OperationalError, match="locked"), store.transaction():
+        with (
+            other.transaction(),
+            pytest.raises(sqlite3.OperationalError, match="locked"),
+            store.transaction(seconds=0.05),
+        ):
             pass
         assert contents(store) == ([], [], [])
 
@@ -117,7 +118,7 @@ def test_opening_waits_while_another_process_sets_the_file_up(tmp_path: Path, mo
     """SQLite itself does not wait when the journal's mode is changed; after a while it is an error."""
     path = tmp_path / "profiles.db"
     path.touch()
-    monkeypatch.setattr(sqlite, "_BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(sqlite, "WAIT_SECONDS", 0.01)
     with sqlite3.connect(path, isolation_level=None, check_same_thread=False) as connection:
         connection.execute("BEGIN IMMEDIATE")
         with monkeypatch.context() as patch:
