@@ -188,7 +188,7 @@ def read_table(path: str | os.PathLike[str]) -> dict[str, Any]:
     cannot be read."""
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"the configuration is no TOML: {_QUOTED.sub('...', str(error))}") from None
 
 

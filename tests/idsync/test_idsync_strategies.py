@@ -184,6 +184,7 @@ def test_an_empty_file_is_the_default_strategy(tmp_path: Path) -> None:
         (b'api_keys = ["k"]', "api_keys must be a table of keys"),
         (b"[api_keys]\nk = 5", "api_keys must be a table of keys"),
         (b'[api_keys]\nk = ""', "api_keys must be a table of keys"),
+        (b"priority = " + b"[" * 100_000, "is no TOML"),
     ],
 )
 def test_a_file_that_describes_no_strategy_is_refused_with_the_reason(tmp_path: Path, text: bytes, reason: str) -> None:
