@@ -357,18 +357,22 @@ def test_a_newer_previous_generation_is_left_alone(file: Path) -> None:
 
 
 @pytest.mark.parametrize("step", ["open", "read"])
-@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.EACCES])
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ENOSPC, errno.EIO])
 def test_trouble_that_passes_does_not_make_a_good_file_count_as_damaged(
     file: Path, monkeypatch: pytest.MonkeyPatch, step: str, code: int
 ) -> None:
+    """It is read once more; a file that may not be read is not."""
     save(file, n=1)
-    disk = FaultyDisk(monkeypatch, file.parent)
+    good, disk = files.load(file), FaultyDisk(monkeypatch, file.parent)
     with disk.failing(10_000, code):
         files.load(file)
-    with disk.failing(disk.calls.index(step) + 1, code), pytest.raises(StorageError, match="cannot be read"):
+    at = disk.calls.index(step) + 1
+    with disk.failing(at, code):
+        assert recover(file) == (good, None)
+    with disk.failing(at, errno.EACCES), pytest.raises(StorageError, match="cannot be read"):
         recover(file)
     assert os.listdir(file.parent) == ["state.json"]
-    assert files.load(file) is not None
+    assert files.load(file) == good
 
 
 def test_a_sector_that_cannot_be_read_counts_as_damage_unless_it_can_at_the_second_try(
