@@ -237,7 +237,9 @@ def test_retries_end_at_the_deadline_whatever_the_clock_does_meanwhile(
 def test_a_service_that_never_answers_is_given_up_at_the_deadline_whatever_the_clock_does_meanwhile(
     tmp_path: Path, front: Any, kind: str, jump: timedelta
 ) -> None:
-    with clock_to_move(kind) as watch, RawServer([http(200, {"mpid": "100"})], [HOLD]) as server:
+    # Each call has an event loop of its own, in which no connection may be left open.
+    first = http(200, {"mpid": "100"}, connection="close")
+    with clock_to_move(kind) as watch, RawServer([first], [HOLD]) as server:
         settings: dict[str, Any] = {"base_url": server.url, "timeout": 0.4, "retry": None, **watch.settings}
         session = front(API_KEY, storage=fresh(tmp_path), **settings)
         assert done(session.start()).http_code == 200
