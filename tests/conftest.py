@@ -51,7 +51,7 @@ def pytest_collection_finish() -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What was late because the machine stood still is no failure, and is not to go unseen either."""
     if repeated:
-        terminalreporter.section(f"late while the machine stood still: {len(repeated)} tests were tried again")
+        terminalreporter.section(f"late while the machine stood still, and tried again: {len(repeated)}")
         for name, times in repeated.items():
             terminalreporter.write_line(f"{times} times: {name}")
 

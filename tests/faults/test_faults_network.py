@@ -648,6 +648,7 @@ GROWING: dict[str, Handler] = {
     ),
     "a header without end": endless_pieces(HEAD + b"x-a: ", PIECE, 3200),
     "headers without end": endless_pieces(HEAD, b"x-a: b\r\n" * 8192, 3200),
+    "chunks of a byte without end": endless_pieces(CHUNKED, b"1\r\n \r\n" * 8192, 3200),
     "a chunk's extension without end": endless_pieces(CHUNKED + b"1;a=", PIECE, 3200),
     "trailers without end": endless_pieces(CHUNKED + b"2\r\n{}\r\n0\r\n", b"x-a: b\r\n" * 8192, 3200),
     "interim answers without end": endless_pieces(b"", b"HTTP/1.1 103 Hint\r\nx-a: b\r\n\r\n" * 2048, 3200),
