@@ -30,6 +30,8 @@ from .threads import after_fork, in_daemon_thread
 NO_CONNECTION = (httpcore.ConnectError, httpcore.ConnectTimeout)
 
 _WRITE_BYTES = 16 * 1024
+_READ_BYTES = 8 * 1024
+"""Few enough that what is made of them, however many answers or chunks, takes no time that matters to a deadline."""
 KEEP_SECONDS = 5.0
 """How long a connection is kept unused. One that a router dropped without a word looks like any other, and would use
 up the whole time of the next call."""
@@ -276,7 +278,7 @@ class _DeadlineStream(httpcore.NetworkStream):
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         self.heard = True
-        return self._stream.read(max_bytes, seconds_left(httpcore.ReadTimeout))
+        return self._stream.read(min(max_bytes, _READ_BYTES), seconds_left(httpcore.ReadTimeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self.heard = False
@@ -330,7 +332,7 @@ class _AsyncNetworkStream(httpcore.AsyncNetworkStream):
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         self.heard = True
-        return await self._stream.read(max_bytes, timeout)
+        return await self._stream.read(min(max_bytes, _READ_BYTES), timeout)
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self.heard = False
