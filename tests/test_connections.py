@@ -9,8 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from canary_sessions import KEY
-from raw_journeys import EMAIL, LOGIN, USER
+from raw_journeys import EMAIL, KEY, LOGIN, USER
 from servers import FRONTS, HOLD, Peer, RawServer, answers, http, opened
 
 from identity_session import AsyncIdentitySession, HTTPCodes, IdentitySession, MemoryStorage, network

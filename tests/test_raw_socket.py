@@ -10,8 +10,7 @@ from datetime import UTC, datetime
 
 import pytest
 from broken_answers import UNREADABLE
-from canary_sessions import KEY, SECRET
-from raw_journeys import EMAIL, JOURNEY, LOGIN, USER, play_journey
+from raw_journeys import EMAIL, JOURNEY, KEY, LOGIN, SECRET, USER, play_journey
 from servers import FRONTS, MPID, RawServer, answers, http, opened, user_answer
 
 from identity_session.signing import basic_authorization, signature

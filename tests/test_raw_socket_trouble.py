@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 from broken_answers import BROKEN
-from canary_sessions import KEY, SECRET
 from freezegun import freeze_time
-from raw_journeys import EMAIL, LOGIN, USER
+from raw_journeys import EMAIL, KEY, LOGIN, SECRET, USER
 from servers import FRONTS, HOLD, Handler, Peer, RawServer, answers, http, opened, user_answer
 from steady import SLACK_SECONDS, assert_within, steady
 
