@@ -89,7 +89,7 @@ def _mend_device_stamp(storage: JsonStorage, _: Path) -> None:
 
 def _make_private(storage: JsonStorage, folder: Path) -> None:
     files.make_private_folder(folder)
-    for file in _own_files(storage, folder):
+    for file in storage.own_files(folder):
         files.make_private_file(file)
 
 
@@ -106,15 +106,6 @@ _REPAIRS: Mapping[Kind, Callable[[JsonStorage, Path], None]] = {
     Kind.MODE: _make_private,
     Kind.LEFTOVER: _remove,
 }
-
-
-def _own_files(storage: JsonStorage, folder: Path) -> list[Path]:
-    """What has the name of a file of ours in this folder of a workspace, whatever it is."""
-    if folder == storage.path:
-        known = (storage.file_of("state"), storage.file_of("device"), storage.temporary, storage.lock_file)
-        return [file for file in folder.iterdir() if any(files.belongs_to(file, path) for path in known)]
-    users = {storage.file_of(name) for name in storage.names("users")}
-    return [file for file in folder.iterdir() if folder / f"{file.name.partition('.')[0]}.json" in users]
 
 
 def _is_regular(file: Path) -> bool:
@@ -184,7 +175,7 @@ class _Look:
         return False
 
     def _look_at_names(self, folder: Path) -> None:
-        own = _own_files(self._storage, folder)
+        own = self._storage.own_files(folder)
         aside = [file for file in own if ".corrupt-" in file.name]
         if aside:
             self.find(Kind.SET_ASIDE, folder, f"{_count(len(aside), 'file was', 'files were')} set aside here")
@@ -197,7 +188,7 @@ class _Look:
             mode = stat.S_IMODE(folder.stat().st_mode)
             if mode != 0o700:
                 self.find(Kind.MODE, folder, f"the folder has mode {mode:04o}")
-            own = [stat.S_IMODE(file.stat().st_mode) for file in _own_files(self._storage, folder) if _is_regular(file)]
+            own = [stat.S_IMODE(file.stat().st_mode) for file in self._storage.own_files(folder) if _is_regular(file)]
             others = [mode for mode in own if mode != 0o600]
             if others:
                 shown = ", ".join(f"{mode:04o}" for mode in sorted(set(others)))

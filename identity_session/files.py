@@ -199,28 +199,13 @@ def make_private_folder(folder: Path) -> None:
         raise StorageError(f"the storage folder {folder} cannot be created ({_reason(error)})") from error
 
 
-def make_private_file(file: Path) -> None:
-    """Give a file that may be there mode 0600; links are not followed."""
-    if _is_open_to_others(file, 0o600) and file.is_file():
-        file.chmod(0o600)
-
-
-def make_private_files(folder: Path, subfolder: Path) -> None:
-    """Give the files in a folder mode 0600. Those of its subfolder, which may be very many, are looked at only where
-    something else, or the subfolder itself, was open to others. Raises OSError."""
-    here = listed(folder)
-    if any(_is_open_to_others(path, 0o700 if path == subfolder else 0o600) for path in here):
-        within = listed(subfolder) if subfolder.is_dir() and not subfolder.is_symlink() else []
-        for file in (*here, *within):
-            make_private_file(file)
-        if _is_open_to_others(subfolder, 0o700) and subfolder.is_dir():  # last, for it tells whether to look
-            subfolder.chmod(0o700)
-
-
-def _is_open_to_others(path: Path, mode: int) -> bool:
+def make_private_file(file: Path) -> bool:
+    """Give a file that may be there mode 0600, and say whether it had another one; links are not followed."""
     with contextlib.suppress(FileNotFoundError):
-        found = path.lstat().st_mode
-        return not stat.S_ISLNK(found) and stat.S_IMODE(found) != mode
+        found = file.lstat().st_mode
+        if stat.S_ISREG(found) and stat.S_IMODE(found) != 0o600:
+            file.chmod(0o600)
+            return True
     return False
 
 

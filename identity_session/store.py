@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import re
+import stat
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -176,6 +177,17 @@ class JsonStorage:
         """The file that holds the object of this name."""
         return self.path / f"{name}.json"
 
+    def own_files(self, folder: Path) -> list[Path]:
+        """What has the name of a file of this storage in its folder, or in one below it, whatever it is.
+
+        Raises OSError, and StorageError.
+        """
+        if folder == self.path:
+            known = (self.file_of("state"), self.file_of("device"), self.temporary, self.lock_file)
+            return [file for file in files.listed(folder) if any(files.belongs_to(file, path) for path in known)]
+        named = {self.file_of(name) for name in self.names(folder.name)}
+        return [file for file in files.listed(folder) if folder / f"{file.name.partition('.')[0]}.json" in named]
+
     @contextlib.contextmanager
     def _file_locked(self, deadline: float) -> Iterator[None]:
         import filelock  # as costly to import as the rest of this package, and not needed for reading
@@ -185,7 +197,7 @@ class JsonStorage:
             try:
                 if self._file_lock is None:
                     files.make_private_lock(self.lock_file)
-                    files.make_private_files(self.path, self.path / "users")
+                    self._make_private()
                     self._file_lock = filelock.FileLock(self.lock_file, mode=0o600, thread_local=False)
                 self._file_lock.acquire(blocking=False)
                 break
@@ -199,6 +211,16 @@ class JsonStorage:
             yield
         finally:
             self._file_lock.release()
+
+    def _make_private(self) -> None:
+        """Give what others could look into its mode back. Users, who may be very many, are looked at only where their
+        folder, or anything beside it, was open."""
+        was_open = [file for file in self.own_files(self.path) if files.make_private_file(file)]
+        users = self.path / "users"
+        if users.is_dir() and not users.is_symlink() and (was_open or stat.S_IMODE(users.stat().st_mode) != 0o700):
+            for file in self.own_files(users):
+                files.make_private_file(file)
+            files.make_private_folder(users)
 
     def _recover(self, path: Path) -> dict[str, Any] | None:
         try:
