@@ -105,6 +105,13 @@ def settings(
         raise TypeError(f"retry must be a RetryPolicy or None, not {type(retry).__name__}")
     if max_users is not None and (not isinstance(max_users, int) or isinstance(max_users, bool) or max_users < 1):
         raise ValueError("max_users must be None or a whole number of at least 1")
+    for name, flag in (
+        ("direct_url_routing", direct_url_routing),
+        ("keep_ephemeral_users", keep_ephemeral_users),
+        ("cache_identity", cache_identity),
+    ):
+        if not isinstance(flag, bool):
+            raise TypeError(f"{name} must be a bool, not {type(flag).__name__}")
     identity_base, alias_base = _base_urls(key, base_url, alias_url, domain, direct_url_routing)
     return Settings(
         credentials=Credentials(key, api_secret, _scheme(auth, api_secret), now_ms),
