@@ -62,7 +62,7 @@ class Core:
         """As newly made: nothing of what was stored is sent any more."""
         self._started = self._automatic_identify_made = False
         self._request_on_start: object = self._settings.identify_request
-        self._left_current: str | None = None
+        self._left_current: str | None = None  # by the calls of this session
 
     def in_forked_child(self) -> None:
         """A call that another thread of the parent had in flight is not in flight here."""

@@ -278,9 +278,9 @@ def _write_durably(path: Path, data: bytes) -> None:
         os.fsync(handle)
 
 
-def _discard(temporary: Path) -> None:
+def _discard(half_written: Path) -> None:
     with contextlib.suppress(OSError):
-        temporary.unlink()
+        half_written.unlink()
 
 
 def _make_way(path: Path) -> None:
@@ -296,7 +296,11 @@ def _keep_previous(path: Path) -> None:
     try:
         os.link(path, previous)
     except OSError:  # not every file system has hard links, and each says so in its own way
-        _write_durably(previous, path.read_bytes())
+        try:
+            _write_durably(previous, path.read_bytes())
+        except OSError:
+            _discard(previous)
+            raise
     os.chmod(previous, 0o600)
 
 

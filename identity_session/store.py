@@ -215,21 +215,21 @@ class JsonStorage:
     def _make_private(self) -> None:
         """Give what others could look into its mode back. Users, who may be very many, are looked at only where their
         folder, or anything beside it, was open."""
-        was_open = [file for file in self.own_files(self.path) if files.make_private_file(file)]
         users = self.path / "users"
-        if users.is_dir() and not users.is_symlink() and (was_open or stat.S_IMODE(users.stat().st_mode) != 0o700):
-            for file in self.own_files(users):
-                files.make_private_file(file)
-            files.make_private_folder(users)
+        with contextlib.suppress(OSError, StorageError):  # what belongs to somebody else stays as it is
+            was_open = [file for file in self.own_files(self.path) if files.make_private_file(file)]
+            if users.is_dir() and not users.is_symlink() and (was_open or stat.S_IMODE(users.stat().st_mode) != 0o700):
+                for file in self.own_files(users):
+                    files.make_private_file(file)
+                files.make_private_folder(users)
 
     def _recover(self, path: Path) -> dict[str, Any] | None:
         try:
             with self.lock(_RECOVERY_LOCK_SECONDS):
                 document, aside = files.recover(path, self.temporary)
         except StorageError:
-            return files.last_good(
-                path
-            )  # its holder may hang, or the disk be read-only; to read is possible all the same
+            # Its holder may hang, or the disk be read-only: to read is possible all the same.
+            return files.last_good(path)
         self.recovered_from = aside or self.recovered_from
         return document
 

@@ -143,7 +143,9 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None
         files.make_private_folder(tmp_path / "file" / "store")
 
 
-@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK])
+@pytest.mark.parametrize(
+    "code", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL, errno.EACCES]
+)
 def test_a_file_system_without_hard_links_keeps_the_previous_generation_all_the_same(
     file: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
@@ -159,6 +161,31 @@ def test_a_file_system_without_hard_links_keeps_the_previous_generation_all_the_
     document, _ = recover(file)
     assert document is not None
     assert document["n"] == 1
+    assert read_document(file)["n"] == 1
+
+
+def test_where_the_previous_generation_cannot_be_copied_either_no_half_of_it_is_left(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later look would take it for damage."""
+
+    def no_links(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    save(file, n=1)
+    monkeypatch.setattr(os, "link", no_links)
+    fsync, synced = os.fsync, []
+
+    def full_at_the_copy(handle: int) -> None:
+        synced.append(handle)
+        if len(synced) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", full_at_the_copy)
+    with pytest.raises(StorageError, match="could not be written"):
+        save(file, n=2)
+    assert os.listdir(file.parent) == ["state.json"]
     assert read_document(file)["n"] == 1
 
 

@@ -553,6 +553,26 @@ def test_what_was_open_to_others_becomes_private_with_the_first_change(tmp_path:
     assert {stat.S_IMODE(path.stat().st_mode) for path in (storage.path, storage.path / "users")} == {0o700}
 
 
+def test_what_cannot_be_made_private_stops_no_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It belongs to somebody else, say."""
+    storage = JsonStorage(tmp_path)
+    with storage.lock(0):
+        storage.write("device", {"n": 1})
+    storage.file_of("device").chmod(0o644)
+    chmod = Path.chmod
+
+    def not_ours(path: Path, mode: int, **options: Any) -> None:
+        if path.name == "device.json":
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        chmod(path, mode, **options)
+
+    monkeypatch.setattr(Path, "chmod", not_ours)
+    other = JsonStorage(tmp_path)
+    with other.lock(0):
+        other.write("state", {"n": 1})
+    assert storage.read("device") is not None
+
+
 @pytest.mark.parametrize("removed", ["delete", "clear"])
 def test_what_was_removed_does_not_come_back_after_a_power_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removed: str
