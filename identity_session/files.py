@@ -31,8 +31,8 @@ SCHEMA_VERSION = 1
 MAX_FILE_BYTES = 32 * 1024 * 1024
 KEPT_CORRUPT_FILES = 3
 
-_DAMAGE = (errno.EIO, errno.EISDIR, errno.ELOOP, errno.ENXIO, getattr(errno, "EUCLEAN", errno.EIO))
-"""What is wrong with a file itself: a bad sector, something else in its place. All else is trouble around it."""
+_IN_ITS_PLACE = (errno.EISDIR, errno.ELOOP, errno.ENXIO)
+"""What is said of a folder, a link or a socket. All else but a bad sector is trouble around a file."""
 _CANNOT_SYNC = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
@@ -43,6 +43,10 @@ _ENVELOPE = ("schema_version", "generation", "checksum")
 
 class DamagedFileError(Exception):
     """What lies there is not a document that was saved here; the text says why, without its content."""
+
+
+class UnreadableFileError(DamagedFileError):
+    """It is on a sector that cannot be read, or the disk is failing."""
 
 
 def load(path: Path) -> dict[str, Any] | None:
@@ -118,13 +122,14 @@ def recover(path: Path, temporary: Path) -> tuple[dict[str, Any] | None, Path | 
     """Make a damaged or missing file good again: set it aside and bring back the generation before, which stays.
 
     Returns the document now in force (None: start afresh) and where the damaged file lies now (None: there was no
-    damage any more, or it could not be moved). Logs one warning per damaged file.
+    damage any more, or it could not be moved). Logs one warning per damaged file. Raises NewerStorageError, and
+    StorageError if no sector of either file can be read: that is the disk, and may pass. Then nothing is moved.
     """
-    previous, aside = load_previous(path)  # first, for one from a newer version forbids to touch anything
-    try:
-        document = load(path)
-    except DamagedFileError as damage:
-        document = None
+    (document, damage), (previous, previous_damage) = _tried(path), _tried(previous_of(path))
+    if isinstance(damage, UnreadableFileError) and isinstance(previous_damage, UnreadableFileError):
+        raise StorageError(f"neither {path} nor the generation before can be used: {damage}")
+    aside = _set_aside(previous_of(path), previous_damage) if previous_damage else None
+    if damage:
         aside = _set_aside(path, damage) or aside
     if document is None and previous is not None:
         document = previous
@@ -139,10 +144,16 @@ def recover(path: Path, temporary: Path) -> tuple[dict[str, Any] | None, Path | 
 def load_previous(path: Path) -> tuple[dict[str, Any] | None, Path | None]:
     """The generation before, and where it lies now if it was damaged and set aside. Raises NewerStorageError."""
     previous = previous_of(path)
+    document, damage = _tried(previous)
+    return document, _set_aside(previous, damage) if damage else None
+
+
+def _tried(path: Path) -> tuple[dict[str, Any] | None, DamagedFileError | None]:
+    """The document in this file, or what is wrong with it."""
     try:
-        return load(previous), None
+        return load(path), None
     except DamagedFileError as damage:
-        return None, _set_aside(previous, damage)
+        return None, damage
 
 
 def delete(path: Path) -> None:
@@ -248,7 +259,9 @@ def _read(path: Path) -> bytes | None:
         if isinstance(error, NotADirectoryError):
             reason = f"{path.parent} cannot be a folder: a file is in its way; choose another storage path"
             raise StorageError(reason) from error
-        if error.errno in _DAMAGE:
+        if error.errno == errno.EIO:
+            raise UnreadableFileError(f"it cannot be read ({_reason(error)})") from error
+        if error.errno in _IN_ITS_PLACE:
             raise DamagedFileError(f"it cannot be read ({_reason(error)})") from error
         raise StorageError(f"{path} cannot be read ({_reason(error)})") from error
 

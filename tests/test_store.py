@@ -632,6 +632,29 @@ def test_trouble_around_a_file_that_lasts_is_no_damage_to_it(
     assert tree(tmp_path) == before
 
 
+def test_a_disk_of_which_nothing_can_be_read_costs_nothing_once_it_can_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is current, and the device, are as before."""
+    session = started(tmp_path)
+    login(session, "1")
+    mpid, device_id = session.mpid, session.device_id
+
+    opened = os.open
+
+    def failing(path: Any, *more: Any, **options: Any) -> int:
+        if ".json" in str(path):
+            raise OSError(errno.EIO, "Input/output error")
+        return opened(path, *more, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", failing)
+        with pytest.raises(StorageError, match="nor the generation before can be used"):
+            started(tmp_path)
+    later = started(tmp_path)
+    assert (later.mpid, later.device_id) == (mpid, device_id)
+
+
 def test_who_only_reads_does_not_wait_for_a_lock_that_another_holds(tmp_path: Path) -> None:
     """Not even to set damage aside: what is good is shown, and the next one sets it aside."""
     storage = JsonStorage(tmp_path)
