@@ -49,6 +49,9 @@ class UnreadableFileError(DamagedFileError):
     """It is on a sector that cannot be read, or the disk is failing."""
 
 
+_Tried = tuple[dict[str, Any] | None, DamagedFileError | None]
+
+
 def load(path: Path) -> dict[str, Any] | None:
     """The document in this file, with its envelope; None when there is no file.
 
@@ -109,13 +112,9 @@ def save(path: Path, content: Mapping[str, Any], temporary: Path) -> None:
 
 
 def last_good(path: Path) -> dict[str, Any] | None:
-    """What `recover` would bring back, with nothing moved: for a reader who cannot have the lock."""
-    for file in (path, previous_of(path)):
-        with contextlib.suppress(DamagedFileError):
-            document = load(file)
-            if document:
-                return document
-    return None
+    """What `recover` would bring back, with nothing moved: for a reader who cannot have the lock. Raises as it does."""
+    (document, _), (previous, _) = _generations(path)
+    return document or previous
 
 
 def recover(path: Path, temporary: Path) -> tuple[dict[str, Any] | None, Path | None]:
@@ -125,9 +124,7 @@ def recover(path: Path, temporary: Path) -> tuple[dict[str, Any] | None, Path | 
     damage any more, or it could not be moved). Logs one warning per damaged file. Raises NewerStorageError, and
     StorageError if no sector of either file can be read: that is the disk, and may pass. Then nothing is moved.
     """
-    (document, damage), (previous, previous_damage) = _tried(path), _tried(previous_of(path))
-    if isinstance(damage, UnreadableFileError) and isinstance(previous_damage, UnreadableFileError):
-        raise StorageError(f"neither {path} nor the generation before can be used: {damage}")
+    (document, damage), (previous, previous_damage) = _generations(path)
     aside = _set_aside(previous_of(path), previous_damage) if previous_damage else None
     if damage:
         aside = _set_aside(path, damage) or aside
@@ -148,7 +145,14 @@ def load_previous(path: Path) -> tuple[dict[str, Any] | None, Path | None]:
     return document, _set_aside(previous, damage) if damage else None
 
 
-def _tried(path: Path) -> tuple[dict[str, Any] | None, DamagedFileError | None]:
+def _generations(path: Path) -> tuple[_Tried, _Tried]:
+    this, before = _tried(path), _tried(previous_of(path))
+    if isinstance(this[1], UnreadableFileError) and isinstance(before[1], UnreadableFileError):
+        raise StorageError(f"neither {path} nor the generation before can be used: {this[1]}")
+    return this, before
+
+
+def _tried(path: Path) -> _Tried:
     """The document in this file, or what is wrong with it."""
     try:
         return load(path), None
