@@ -1,8 +1,8 @@
 """Whatever is called in whatever order, answered in whatever way, saved or not: both fronts do what the rules say.
 
 A machine makes random journeys on a session and on a small model of the rules (`model.py`), and compares the two after
-each step. IDENTITY_SESSION_TEST_SLOW=1 makes longer and many more of them, and other ones every time; the steps of one
-that fails are printed.
+each step. IDENTITY_SESSION_TEST_SLOW=1 makes longer and many more of them, IDENTITY_SESSION_TEST_NEW_EXAMPLES=1 other ones
+every time; the steps of one that fails are printed.
 """
 
 from __future__ import annotations
@@ -661,6 +661,5 @@ def test_every_journey_goes_as_the_rules_say(front: str, kind: str, caplog: pyte
         settings=settings(
             max_examples=EXAMPLES[f"{kind} {front}"] * (3 if SLOW else 1),
             stateful_step_count=50 if SLOW else 30,
-            derandomize=not SLOW,
         ),
     )
