@@ -1,8 +1,8 @@
 """Whatever is called in whatever order, answered in whatever way, saved or not: both fronts do what the rules say.
 
 A machine makes random journeys on a session and on a small model of the rules (`model.py`), and compares the two after
-each step. IDENTITY_SESSION_TEST_SLOW=1 makes longer and many more of them, IDENTITY_SESSION_TEST_NEW_EXAMPLES=1 other ones
-every time; the steps of one that fails are printed.
+each step. IDENTITY_SESSION_TEST_SLOW=1 makes longer and many more of them, IDENTITY_SESSION_TEST_NEW_EXAMPLES=1 makes
+other ones every time; the steps of one that fails are printed.
 """
 
 from __future__ import annotations
