@@ -881,8 +881,8 @@ def test_d31_a_request_says_what_it_reads_who_asks_and_which_scope_is_meant() ->
 
 
 class TestD32OtherSessionsOfTheSameState:
-    def test_a_late_answer_to_a_request_that_said_nothing_takes_nothing_from_who_logged_in_meanwhile(self) -> None:
-        """The start of one program and the login of another are answered with the same user, in the other order."""
+    def _with_a_login_meanwhile(self, *answers: Any) -> Any:
+        """A session whose last answer, for user 1, comes after that user has logged in with another session."""
         storage = MemoryStorage()
         other = session(Scripted(user("1"), user("1", is_logged_in=True)), storage=storage)
 
@@ -891,21 +891,17 @@ class TestD32OtherSessionsOfTheSameState:
             other.login(ids(customerid="h.jekyll"))
             return user("1")
 
-        own = session(Scripted(meanwhile), storage=storage)
+        return session(Scripted(*answers, meanwhile), storage=storage)
+
+    def test_a_late_answer_to_a_request_that_said_nothing_takes_nothing_from_who_logged_in_meanwhile(self) -> None:
+        """The start of one program and the login of another are answered with the same user, in the other order."""
+        own = self._with_a_login_meanwhile()
         assert own.start().http_code == 200
         assert own.current_user.identities == {"customerid": "h.jekyll"}
         assert own.current_user.is_logged_in
 
     def test_a_late_answer_to_a_request_that_said_something_is_as_good_as_any(self) -> None:
-        storage = MemoryStorage()
-        other = session(Scripted(user("1"), user("1", is_logged_in=True)), storage=storage)
-
-        def meanwhile(_: HTTPRequest) -> dict[str, Any]:
-            other.start()
-            other.login(ids(customerid="h.jekyll"))
-            return user("1")
-
-        own = session(Scripted(user("2"), meanwhile), storage=storage)
+        own = self._with_a_login_meanwhile(user("2"))
         own.start()
         own.login(ids(email="a"))
         assert own.current_user.identities == {"customerid": "h.jekyll", "email": "a"}
