@@ -620,10 +620,12 @@ def test_trouble_around_a_file_that_lasts_is_no_damage_to_it(
     for n in (1, 2):
         with storage.lock(0):
             storage.write("state", {"n": n})
-    before = tree(tmp_path)
+    before, opened = tree(tmp_path), os.open
 
-    def failing(*_: Any, **__: Any) -> int:
-        raise OSError(number, os.strerror(number))
+    def failing(path: Any, *more: Any, **options: Any) -> int:
+        if ".json" in str(path):
+            raise OSError(number, os.strerror(number))
+        return opened(path, *more, **options)
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "open", failing)
