@@ -180,8 +180,9 @@ def test_mistakes_are_the_same_as_on_the_other_front(tmp_path: Path) -> None:
             await own.set_opt_out(1)
         await own.close()
         await own.close()
-        with pytest.raises(RuntimeError, match="closed"):
-            await own.login()
+        for call in (own.login, own.reset):
+            with pytest.raises(RuntimeError, match="closed"):
+                await call()
         with pytest.raises(TypeError, match="AsyncBaseTransport"):
             session(Scripted())
         (tmp_path / "file").write_text(json.dumps({}))

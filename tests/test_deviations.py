@@ -458,6 +458,11 @@ class TestD16SessionsThatBeginInMidProcess:
         assert own.session_id
         assert service(own).requests == []
 
+    def test_another_start_does_not_make_it_due_again(self) -> None:
+        own = started(user("1"))
+        assert own.start().http_code == -3
+        assert own.start_new_session() is None
+
     def test_start_new_session_identifies_once_per_process_and_calls_back_again(self) -> None:
         storage = MemoryStorage()
         started(storage=storage)

@@ -294,8 +294,9 @@ class TestMistakes:
         own.start()
         own.close()
         own.close()
-        with pytest.raises(RuntimeError, match="closed"):
-            own.login()
+        for call in (own.login, own.reset):
+            with pytest.raises(RuntimeError, match="closed"):
+                call()
 
     def test_wrong_argument_for_opting_out(self) -> None:
         with pytest.raises(TypeError, match="opted_out must be a bool"):

@@ -383,7 +383,7 @@ def test_retry_after_in_the_past_asks_for_no_wait() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "soon", "1e9", "inf", "nan", "5 seconds", "0x10", "--5", "Mon, 99 Foo 2020", "1,2", "."]
+    "text", ["", "soon", "1e9", "inf", "nan", "5 seconds", "0x10", "--5", "Mon, 99 Foo 2020", "1,2", ".", "٣"]
 )
 def test_a_retry_after_that_says_nothing_counts_as_absent(text: str) -> None:
     assert retry_after_seconds({"retry-after": text}, NOW_MS) is None
