@@ -6,14 +6,8 @@ Run as a program, `async_leavers.py <path> <prefix> <count>` does and prints wha
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
-import storage_helpers
 from storage_helpers import API_KEY, UnwellService
 
 from identity_session import AsyncIdentitySession
@@ -27,19 +21,6 @@ class AsyncUnwellService(UnwellService):
         return self.send(request, seconds)
 
     async def aclose(self) -> None: ...
-
-
-@contextlib.contextmanager
-def async_leavers(*arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """This file as a program in a process of its own; it is killed by its id when the block ends."""
-    helpers = str(Path(storage_helpers.__file__).parent)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([helpers, os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, __file__, *map(str, arguments)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 async def _leave(path: str, prefix: str, count: str) -> None:

@@ -13,14 +13,13 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections import Counter
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import async_leavers
 import pytest
-from async_leavers import async_leavers
+import storage_helpers
 from leaving import (
     ANONYMOUS,
     CONTEXT,
@@ -55,6 +54,7 @@ from storage_helpers import (
 from identity_session import AsyncIdentitySession, JsonStorage, MemoryStorage
 from identity_session.cli.printing import ENV
 from identity_session.clock import monotonic, pause
+from identity_session.testing.faults import killed_again_and_again
 
 KILLS = 100 if SLOW else 20
 STRIDE = 1 if SLOW else 7
@@ -305,22 +305,23 @@ def test_whatever_fails_on_the_disk_the_result_tells_who_is_current(
 
 @pytest.mark.slow
 @FRONTS
-def test_killed_at_any_moment_the_person_is_current_or_nobody(front: str, tmp_path: Path) -> None:
+def test_killed_at_any_moment_the_person_is_current_or_nobody(
+    front: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """kill -9 of a process in which people log in and, while the service is in trouble, out again."""
-    leavers = partial(child, "logouts") if front == "sync" else async_leavers
-    chance = random.Random(11)
+    program = [async_leavers.__file__] if front == "async" else [storage_helpers.__file__, "logouts"]
+    monkeypatch.setenv("PYTHONPATH", str(Path(storage_helpers.__file__).parent), prepend=os.pathsep)
     device_id = started(tmp_path).device_id
     known = {ANONYMOUS}
     found = []
-    for kill in range(KILLS):
-        prefix = f"k{kill}-"
-        with leavers(tmp_path, prefix, 1000) as process:
-            lines = [next_line(process) for _ in range(chance.randrange(1, 12))]
-            time.sleep(chance.random() * 0.03)
-            process.kill()
-            assert process.stdout is not None
-            lines += [line for line in process.stdout.read().split("\n") if line.count(" ") >= 1]
-        step, number = lines[-1].split()[0], int(lines[-1].split()[1])
+
+    def command(kill: int) -> list[str]:
+        return [sys.executable, *program, str(tmp_path), f"k{kill}-", "1000"]
+
+    for run in killed_again_and_again(command, KILLS, lines=11, seconds=0.03, seed=11):
+        assert run.was_killed, run.errors
+        prefix = f"k{run.number}-"
+        step, number = run.lines[-1].split()[0], int(run.lines[-1].split()[1])
         after = ANONYMOUS if number % 10 == 0 else None
         allowed = {f"{prefix}{number}", None, after} if step == "in" else {after, f"{prefix}{number + 1}"}
         again = make_session(tmp_path)
