@@ -61,8 +61,9 @@ class Core:
     def was_reset(self) -> None:
         """As newly made: nothing of what was stored is sent any more."""
         self._started = self._automatic_identify_made = False
-        self._request_on_start: object = self._settings.identify_request
-        self._left_current: str | None = None  # by the calls of this session
+        self._configured: object = self._settings.identify_request
+        self._resolved: CleanRequest | None = None  # what the automatic identify says
+        self._seen_current: str | None = None  # as this was resolved, or by a call of this session since
 
     def in_forked_child(self) -> None:
         """A call that another thread of the parent had in flight is not in flight here."""
@@ -78,9 +79,9 @@ class Core:
         """Open or resume the session. Raises StorageError when the state cannot be written, or is newer."""
         now_ms, deadline = self._settings.now_ms(), self._deadline()
         self._started = True
-        self._request_on_start = self._settings.identify_request
+        self._configured, self._resolved = self._settings.identify_request, None
         try:
-            configured = clean_request(self._request_on_start).identities
+            configured = clean_request(self._configured).identities
         except InvalidRequestError as invalid:
             self._automatic_identify_made = True
             committed = yield self._apply(self._policy.opened(now_ms), deadline)
@@ -100,13 +101,12 @@ class Core:
         unsaved = _start_unsaved(committed)
         if unsaved:
             return unsaved
-        request = self._resolved_request(committed.after)
-        self._left_current = committed.after.mpid
+        self._resolved_request(committed.after)
         if decision is Opening.RESUME:
             return resumed(committed.after)
         if decision is Opening.REFUSE:
             return refused(committed.after, HTTPCodes.LOGGING_DISABLED_OR_MISSING_API_KEY)
-        return (yield from self._automatic_identify(request, deadline))
+        return (yield from self._automatic_identify(deadline))
 
     def start_new_session(self) -> Conversation[Outcome | None]:
         """Begin another session; identify if no start of this process has done so. None when nothing was due."""
@@ -116,28 +116,30 @@ class Core:
             return failed(None, str(committed))
         if self._automatic_identify_made or self._policy.is_shut(committed.after):
             return None
-        if isinstance(self._request_on_start, CleanRequest) and committed.after.mpid != self._left_current:
-            # Another session has changed the user, maybe forgotten them: what was stored then is of no account.
-            self._request_on_start = self._settings.identify_request
         try:
-            request = self._resolved_request(committed.after)
+            self._resolved_request(committed.after)
         except InvalidRequestError as invalid:
             self._automatic_identify_made = True
             return refused(committed.after, HTTPCodes.VALIDATION_ISSUE, str(invalid))
-        return (yield from self._automatic_identify(request, deadline))
+        return (yield from self._automatic_identify(deadline))
 
     def _resolved_request(self, snapshot: Snapshot) -> CleanRequest:
-        """What the automatic identify says: what is configured, or else what is stored when this is first looked at."""
-        if not isinstance(self._request_on_start, CleanRequest):
-            request = clean_request(self._request_on_start)
-            stored: dict[str, str | None] = {**snapshot.user.identities} if snapshot.user else {}
-            self._request_on_start = replace(request, identities=request.identities or stored)
-        return self._request_on_start
+        """What the automatic identify says: what is configured, or else what is stored when this is first looked at, or
+        looked at once another session has changed the user, maybe forgotten them."""
+        if self._resolved is None or snapshot.mpid != self._seen_current:
+            request = clean_request(self._configured)
+            if not request.identities:
+                stored: dict[str, str | None] = {**snapshot.user.identities} if snapshot.user else {}
+                request = replace(request, identities=stored, is_recalled=True)
+            self._resolved, self._seen_current = request, snapshot.mpid
+        return self._resolved
 
-    def _automatic_identify(self, request: CleanRequest, deadline: float) -> Conversation[Outcome]:
+    def _automatic_identify(self, deadline: float) -> Conversation[Outcome]:
         self._automatic_identify_made = True
-        outcome = yield from self._identity_call(Call.IDENTIFY, request.identities, deadline)
-        return replace(outcome, on_user_alias=request.on_user_alias)
+        snapshot = yield Read()
+        if isinstance(snapshot, StorageError):
+            return failed(None, str(snapshot))
+        return (yield from self._unless_refused(Call.IDENTIFY, self._resolved_request(snapshot), snapshot, deadline))
 
     # Identity calls
 
@@ -153,16 +155,16 @@ class Core:
                 raise InvalidRequestError("modify needs at least one identity to change")
         except InvalidRequestError as invalid:
             return refused((yield Read()), HTTPCodes.VALIDATION_ISSUE, str(invalid))
-        if forget:
-            outcome = yield from self._forgetting_logout(clean.identities, deadline, keep_user)
-        else:
-            outcome = yield from self._identity_call(call, clean.identities, deadline)
-        return replace(outcome, on_user_alias=clean.on_user_alias)
-
-    def _identity_call(self, call: Call, identities: Identities, deadline: float) -> Conversation[Outcome]:
         snapshot = yield Read()
         if isinstance(snapshot, StorageError):
-            return failed(None, str(snapshot))
+            return failed(None, _not_forgotten(snapshot) if forget else str(snapshot))
+        if forget and snapshot.user:
+            return (yield from self._forgetting_logout(clean, snapshot, deadline, keep_user))
+        return (yield from self._unless_refused(call, clean, snapshot, deadline))
+
+    def _unless_refused(
+        self, call: Call, request: CleanRequest, snapshot: Snapshot, deadline: float
+    ) -> Conversation[Outcome]:
         conditions = self._conditions(snapshot)
         code = refusal(call, conditions)
         slot, holder = self._slot, Holder()
@@ -171,58 +173,57 @@ class Core:
                 code = refusal(call, conditions | {Condition.BUSY})
             if code is not None:
                 return refused(snapshot, code)
-            return (yield from self._in_flight(call, identities, snapshot, deadline))
+            return (yield from self._in_flight(call, request, snapshot, deadline))
         finally:
             slot.free(holder)
 
     def _in_flight(
-        self, call: Call, identities: Identities, snapshot: Snapshot, deadline: float
+        self, call: Call, request: CleanRequest, snapshot: Snapshot, deadline: float
     ) -> Conversation[Outcome]:
-        question = self._question(call, snapshot, identities)
+        question = self._question(call, snapshot, request)
         remembered = self._recall(snapshot, question)
         reply = remembered or _usable(call, (yield from self._ask(question, deadline)))
         sent = remembered is None
         if isinstance(reply, NoReply) or reply.status != 200:
-            yield self._apply(self._policy.was_active(question), deadline, question)
+            active = yield self._apply(self._policy.was_active(question), deadline, question)
+            now = active.after if isinstance(active, Committed) else snapshot
             if isinstance(reply, NoReply):
-                return failed(snapshot, reply.text)
-            return Outcome(reply.status, reply.body, snapshot.mpid)
+                return failed(now, reply.text)
+            return Outcome(reply.status, reply.body, now.mpid)
         answered = self._policy.answered(question, reply, user_when_asked=snapshot.user, sent=sent)
         committed = yield self._apply(answered, deadline, question)
         if isinstance(committed, StorageError):
             return failed(snapshot, f"the answer came but could not be saved: {committed}")
-        self._left_current = committed.after.mpid
-        return Outcome(200, reply.body, committed.after.mpid, _previous(committed))
+        self._seen_current = committed.after.mpid
+        return Outcome(200, reply.body, committed.after.mpid, _previous(committed), request.on_user_alias)
 
-    def _forgetting_logout(self, identities: Identities, deadline: float, keep_user: bool) -> Conversation[Outcome]:
-        snapshot = yield Read()
-        if isinstance(snapshot, StorageError):
-            return failed(None, _not_forgotten(snapshot))
-        if snapshot.user is None:
-            return (yield from self._identity_call(Call.LOGOUT, identities, deadline))
+    def _forgetting_logout(
+        self, request: CleanRequest, snapshot: Snapshot, deadline: float, keep_user: bool
+    ) -> Conversation[Outcome]:
         slot, holder = self._slot, Holder()
         try:
             if not slot.take(holder):
                 return refused(snapshot, HTTPCodes.ACTIVE_IDENTITY_REQUEST)
-            return (yield from self._forgotten_in_flight(identities, snapshot, deadline, keep_user))
+            return (yield from self._forgotten_in_flight(request, snapshot, deadline, keep_user))
         finally:
             slot.free(holder)
 
     def _forgotten_in_flight(
-        self, identities: Identities, snapshot: Snapshot, deadline: float, keep_user: bool
+        self, request: CleanRequest, snapshot: Snapshot, deadline: float, keep_user: bool
     ) -> Conversation[Outcome]:
         """Forget first and ask then: wherever this is cut short, the user is still current or nobody is."""
-        on_start, self._request_on_start = self._request_on_start, None  # it may name the user
+        said = self._configured, self._resolved
+        self._configured = self._resolved = None  # they may name the user
         forgotten = yield self._apply(self._policy.forgotten(keep_user=keep_user), deadline)
         if isinstance(forgotten, StorageError):
-            self._request_on_start = on_start
+            self._configured, self._resolved = said
             return failed(snapshot, _not_forgotten(forgotten))
         before, after = forgotten.before, forgotten.after
         if self._policy.is_shut(before):
             outcome = refused(after, HTTPCodes.LOGGING_DISABLED_OR_MISSING_API_KEY)
         else:
             asked = replace(before, device_application_stamp=after.device_application_stamp)
-            outcome = yield from self._in_flight(Call.LOGOUT, identities, asked, deadline)
+            outcome = yield from self._in_flight(Call.LOGOUT, request, asked, deadline)
             if outcome.http_code != 200:
                 left = yield self._apply(self._policy.left_alone(), deadline)
                 outcome = replace(outcome, mpid=left.after.mpid if isinstance(left, Committed) else None)
@@ -265,7 +266,7 @@ class Core:
         code = refusal(call, self._conditions(snapshot))
         if code is not None:
             return Outcome(code, REFUSAL_TEXTS[code])
-        question = replace(self._question(call, snapshot, {}), **fields)
+        question = replace(self._question(call, snapshot, CleanRequest({})), **fields)
         reply = _usable(call, (yield from self._ask(question, deadline)))
         return Outcome(HTTPCodes.NO_HTTP_COVERAGE, reply.text) if isinstance(reply, NoReply) else reply
 
@@ -310,8 +311,8 @@ class Core:
     # Asking
 
     def _ask(self, question: Question, deadline: float) -> Conversation[Reply | NoReply]:
-        """Ask, and ask again where that is safe, still allowed, and ends before the deadline. What counts is the last
-        attempt that can have reached the service."""
+        """Ask, and ask again where that is safe, still allowed, and ends before the deadline; not if it repeats what is
+        stored of a user who is current no more. What counts is the last attempt that can have reached the service."""
         attempt = 1
         counts: Reply | NoReply | None = None
         while True:
@@ -323,11 +324,13 @@ class Core:
                 return counts
             yield Pause(wait)
             snapshot = yield Read()
-            if isinstance(snapshot, Snapshot) and self._policy.is_shut(snapshot):
+            if isinstance(snapshot, Snapshot) and (
+                self._policy.is_shut(snapshot) or (question.is_recalled and snapshot.mpid != question.mpid)
+            ):
                 return counts
             attempt += 1
 
-    def _question(self, call: Call, snapshot: Snapshot, identities: Identities) -> Question:
+    def _question(self, call: Call, snapshot: Snapshot, request: CleanRequest) -> Question:
         stored = snapshot.user.identities if snapshot.user else {}
         return Question(
             call=call,
@@ -338,8 +341,11 @@ class Core:
             ),
             context=snapshot.context,
             mpid=snapshot.mpid,
-            known_identities=identities,
-            identity_changes=tuple(IdentityChange(stored.get(name), new, name) for name, new in identities.items()),
+            known_identities=request.identities,
+            is_recalled=request.is_recalled,
+            identity_changes=tuple(
+                IdentityChange(stored.get(name), new, name) for name, new in request.identities.items()
+            ),
         )
 
     def _recall(self, snapshot: Snapshot, question: Question) -> Reply | None:

@@ -49,6 +49,8 @@ class Question:
     mpid: str | None = None
     """The current MPID: sent as `previous_mpid`, and the path of modify."""
     known_identities: Identities | None = None
+    is_recalled: bool = False
+    """Whether the known identities are what is stored of that user, and no caller said them."""
     identity_changes: tuple[IdentityChange, ...] = ()
     alias: AliasSpan | None = None
 

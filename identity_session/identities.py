@@ -80,6 +80,8 @@ class CleanRequest:
 
     identities: dict[str, str | None]
     on_user_alias: Callable[[Any, Any], object] | None = None
+    is_recalled: bool = False
+    """Whether nobody said this: it repeats what is stored of the current user."""
 
 
 def clean_request(request: object) -> CleanRequest:

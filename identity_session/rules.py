@@ -51,8 +51,13 @@ def identified(
        was forgotten meanwhile.
     5. The user who leaves was last seen now; one the service called ephemeral is forgotten if so configured.
     6. Remembered answers belong to one user; they go with the user, and on logout.
+
+    But an answer to what is stored of a user, whom another session has replaced or forgotten meanwhile, makes nobody
+    else current.
     """
     mpid = reply.mpid or ""
+    if question.is_recalled and snapshot.mpid not in (question.mpid, mpid):
+        return Change(snapshot)
     leaving = snapshot.user if snapshot.mpid != mpid else None
     known = find(mpid) if leaving or not snapshot.user else snapshot.user
     user = known or User(mpid)
