@@ -197,7 +197,9 @@ class AsyncIdentitySession(Front[AsyncIdentityUser]):
             else:
                 from .transport import AsyncHttpxSender, AsyncNetwork  # httpx, likewise
 
-                self._sender = AsyncHttpxSender(self._transport or AsyncNetwork(), owned=self._transport is None)
+                self._sender = AsyncHttpxSender(
+                    AsyncNetwork() if self._transport is None else self._transport, owned=self._transport is None
+                )
         return self._sender
 
     def _check_transport(self, transport: object) -> None:

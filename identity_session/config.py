@@ -112,6 +112,9 @@ def settings(
     ):
         if not isinstance(flag, bool):
             raise TypeError(f"{name} must be a bool, not {type(flag).__name__}")
+    for name, function in (("now_ms", now_ms), ("new_id", new_id)):
+        if not callable(function):
+            raise TypeError(f"{name} must be callable, not {type(function).__name__}")
     identity_base, alias_base = _base_urls(key, base_url, alias_url, domain, direct_url_routing)
     return Settings(
         credentials=Credentials(key, api_secret, _scheme(auth, api_secret), now_ms),

@@ -293,7 +293,7 @@ class Core:
         return self._change(self._policy.opted_out(self._settings.now_ms(), opted_out))
 
     def edit_attributes(self, mpid: str, edit: Callable[[User], User]) -> Conversation[None]:
-        """Change the attributes of a remembered user: activity, unless opted out; then nothing happens."""
+        """Change the attributes of a remembered user: activity, unless no calls may be sent; then nothing happens."""
         return self._change(self._policy.attributes_edited(self._settings.now_ms(), mpid, edit))
 
     def edit_consent(self, mpid: str, edit: Callable[[User], User]) -> Conversation[None]:

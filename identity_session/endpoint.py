@@ -21,20 +21,18 @@ def ask(settings: Settings, sender: Sender, question: Question, seconds: float) 
     """Put a question to the service once and wait at most this long."""
     request = _request(settings, question)
     try:
-        answer = sender.send(request, _positive(seconds))
+        return _reply(settings, sender.send(request, _positive(seconds)))
     except Exception as error:
         return _no_reply(error)
-    return _reply(settings, answer)
 
 
 async def ask_async(settings: Settings, sender: AsyncSender, question: Question, seconds: float) -> Reply | NoReply:
     """The same in an event loop."""
     request = _request(settings, question)
     try:
-        answer = await sender.asend(request, _positive(seconds))
+        return _reply(settings, await sender.asend(request, _positive(seconds)))
     except Exception as error:
         return _no_reply(error)
-    return _reply(settings, answer)
 
 
 def _request(settings: Settings, question: Question) -> HTTPRequest:
@@ -55,7 +53,7 @@ def _reply(settings: Settings, answer: HTTPAnswer) -> Reply:
 def _no_reply(error: Exception) -> NoReply:
     if isinstance(error, SendError):
         return NoReply(str(error), error.sent)
-    # Another sender than ours: whatever it raises, the call had no answer.
+    # Another sender than ours: whatever it raises, or answers that is none, the call had no answer.
     return NoReply(f"no answer from the service ({type(error).__name__})", sent=True)
 
 

@@ -55,7 +55,8 @@ class IdentityCallError(IdentitySessionError):
 
 
 class StorageError(IdentitySessionError):
-    """The local state could not be read or written; what is stored is as it was before."""
+    """The local state could not be read or written. Nothing of it is lost: it is as it was before the call, or, where a
+    call writes more than one file, as after a part of it. Make the call again once the cause is gone."""
 
 
 class NewerStorageError(StorageError):

@@ -96,9 +96,8 @@ class Front(ABC, Generic[View]):
                 each change of user reads all of them.
             cache_identity: answer an identify or login that was answered before for the same user from what is stored,
                 for as long as the service allows.
-            transport: an httpx transport of this front's kind, or a `Sender`; not closed by the session. It is told
-                the time left; the session's own network and httpx's are held to it, another synchronous one that waits
-                has to keep to it by itself.
+            transport: an httpx transport of this front's kind, or a `Sender`; not closed by the session. A transport is
+                held to the time left; a `Sender` is told it, and has to keep to it by itself.
             now_ms: the wall clock, in Unix milliseconds.
             new_id: makes a version 4 UUID for devices, sessions and requests.
 
@@ -297,6 +296,8 @@ def _named_storage(given: Storage | str | PathLike[str] | None) -> Storage:
         path = fspath(given)
     except TypeError:
         raise TypeError(f"storage must be a Storage or a path, not {type(given).__name__}") from None
+    if not isinstance(path, str):
+        raise TypeError("storage must be a path of text, not of bytes; see os.fsdecode")
     if not path or "\0" in path:
         raise ValueError("storage must be the path of a folder, such as 'state'; it is empty or holds a NUL")
     return JsonStorage(path)

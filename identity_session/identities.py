@@ -62,8 +62,8 @@ class IdentityRequest:
     user_identities: Identities = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        names = ", ".join(self.user_identities) if isinstance(self.user_identities, Mapping) else "?"
-        return f"<IdentityRequest {names}>"
+        names = self.user_identities if isinstance(self.user_identities, Mapping) else ["?"]
+        return f"<IdentityRequest {', '.join(str(name) if _is_known(name) else '?' for name in names)}>"
 
 
 RequestLike = IdentityRequest | Mapping[str, object] | None
@@ -122,7 +122,7 @@ def clean_identities(identities: object) -> dict[str, str | None]:
         raise InvalidRequestError(f"the identities are a {type(identities).__name__}; pass a mapping of type to value")
     cleaned: dict[str, str | None] = {}
     for name, value in identities.items():
-        if name not in _NAMES and name not in SPELLING_VARIANTS:
+        if not _is_known(name):
             raise InvalidRequestError(
                 f"unknown identity type {str(name)!r}; known types: {', '.join(sorted({*_NAMES, *SPELLING_VARIANTS}))}"
             )
@@ -136,6 +136,10 @@ def clean_identities(identities: object) -> dict[str, str | None]:
         if variant in cleaned:
             cleaned[slot.value] = cleaned.pop(variant)
     return cleaned
+
+
+def _is_known(name: object) -> bool:
+    return name in _NAMES or name in SPELLING_VARIANTS
 
 
 def is_text(value: object) -> bool:

@@ -54,6 +54,8 @@ def tell(messages: list[Message]) -> None:
 
 async def tell_async(messages: list[Message]) -> None:
     """The same; a function may return an awaitable, which is awaited before the next one is called."""
+    import asyncio  # which a synchronous program does without
+
     for function, arguments in messages:
         try:
             answer = function(*arguments)
@@ -61,9 +63,14 @@ async def tell_async(messages: list[Message]) -> None:
                 await answer
         except Exception as error:
             _log(error, len(arguments))
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            _log(error, len(arguments))  # what it waited for was cancelled, not this call
 
 
-def _log(error: Exception, count: int) -> None:
+def _log(error: BaseException, count: int) -> None:
     # Neither the message nor the traceback: both may show identity values.
     last = traceback.extract_tb(error.__traceback__)[-1]
     where = (

@@ -111,6 +111,11 @@ class Connections:
         self._pools = self._no_pools()
         after_fork(self, Connections._leave_to_the_parent)
 
+    def keep_deadlines(self, url: httpcore.URL) -> bool:
+        """Not behind a proxy spoken to over TLS: in TLS within TLS, httpcore restarts its clock with each byte."""
+        proxy = _way_to(url).proxy
+        return proxy is None or not proxy.lower().startswith("https:")
+
     @contextlib.contextmanager
     def exchange(self, request: httpcore.Request) -> Iterator[httpcore.Response]:
         """Send the request within the deadline; the body is to be read within the block."""
@@ -232,6 +237,8 @@ def _new_pool(
         auth = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError
+        if parts.scheme == "https":
+            options["proxy_ssl_context"] = new_context()
         return proxied(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", proxy_auth=auth, **options)
     except ValueError:
         raise httpcore.ProxyError("the proxy that the environment names is not one for http") from None

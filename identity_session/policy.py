@@ -131,7 +131,7 @@ class Policy:
         return lambda snapshot, find: Change(replace(self._active(snapshot, now_ms), opted_out=opted_out))
 
     def attributes_edited(self, now_ms: int, mpid: str, edit: Callable[[User], User]) -> Rule:
-        """A remembered user changes: activity, unless opted out; then nothing happens."""
+        """A remembered user changes: activity, unless no calls may be sent; then nothing happens."""
         touched = self.touched(now_ms)
 
         def rule(snapshot: Snapshot, find: FindUser) -> Change:

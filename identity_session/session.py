@@ -148,7 +148,7 @@ class IdentitySession(Front[IdentityUser]):
         return self._all_views()
 
     def touch(self) -> None:
-        """The app's own activity: the session lasts longer, or, if it has ended, another one begins.
+        """The app's own activity: the session lasts longer, or, if it has ended and calls may be sent, another begins.
 
         Like every change that is no identity call, raises StorageError when it could not be saved.
         """
@@ -225,7 +225,9 @@ class IdentitySession(Front[IdentityUser]):
                 else:
                     from .transport import HttpxSender, Network  # httpx, likewise
 
-                    self._sender = HttpxSender(self._transport or Network(), owned=self._transport is None)
+                    self._sender = HttpxSender(
+                        Network() if self._transport is None else self._transport, owned=self._transport is None
+                    )
             return self._sender
 
     def _check_transport(self, transport: object) -> None:

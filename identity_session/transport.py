@@ -49,9 +49,9 @@ class HttpxSender:
 
     def send(self, request: HTTPRequest, seconds: float) -> HTTPAnswer:
         with deadline_in(seconds), _as_send_error():
-            if isinstance(self._transport, Network):
+            if isinstance(self._transport, Network) and self._transport.keeps_deadlines(request.url):
                 return self._exchange(request, seconds)
-            # Any other knows no deadline, and is left behind when it is too late.
+            # Any other is left behind when it is too late.
             return in_daemon_thread(self._exchange, request, seconds).result(seconds)
 
     def _exchange(self, request: HTTPRequest, seconds: float) -> HTTPAnswer:
@@ -105,6 +105,10 @@ class Network(httpx.BaseTransport):
     def __init__(self) -> None:
         self._connections = Connections(httpx.create_ssl_context)
 
+    def keeps_deadlines(self, url: str) -> bool:
+        """Whether a request to this URL ends in time by itself."""
+        return self._connections.keep_deadlines(_core_url(httpx.URL(url)))
+
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         stack = contextlib.ExitStack()
         response = stack.enter_context(self._connections.exchange(_core_request(request)))
@@ -154,15 +158,17 @@ class _AsyncStream(httpx.AsyncByteStream):
 
 
 def _core_request(request: httpx.Request) -> httpcore.Request:
-    url = httpcore.URL(
-        scheme=request.url.raw_scheme,
-        host=request.url.raw_host,
-        port=request.url.port,
-        target=request.url.raw_path,
-    )
     return httpcore.Request(
-        "POST", url, headers=request.headers.raw, content=request.stream, extensions=request.extensions
+        "POST",
+        _core_url(request.url),
+        headers=request.headers.raw,
+        content=request.stream,
+        extensions=request.extensions,
     )
+
+
+def _core_url(url: httpx.URL) -> httpcore.URL:
+    return httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
 
 
 class _Body:

@@ -88,7 +88,7 @@ class Change:
     forget: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Committed:
     """A change that is on the disk: the snapshot it found, the one it left, and whom it forgot by MPID."""
 

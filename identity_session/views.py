@@ -31,8 +31,9 @@ class UserView(Generic[Done]):
     """A live view of one user: it stays bound to its MPID, and every read shows what is remembered now.
 
     Setters check their arguments first: a wrong key or value raises TypeError or ValueError and changes nothing.
-    They return after the change is on disk, and raise StorageError if it could not be put there. While the user is
-    opted out they change nothing.
+    They return after the change is on disk, and raise StorageError if it could not be put there. For a user who is not
+    remembered any more they change nothing; nor, but for the consent state, while the user is opted out or the session
+    has no API key.
     """
 
     def __init__(

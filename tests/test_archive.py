@@ -429,6 +429,19 @@ def test_no_more_than_max_users_are_kept_and_those_last_seen_longest_ago_go(tmp_
     assert len(list((workspace_of(tmp_path) / "users").glob("*.json"))) <= 3
 
 
+def test_who_has_just_left_is_kept_before_others_whatever_the_clock_says(tmp_path: Path) -> None:
+    """Also one who left before the clock was set back by years."""
+    session = make_session(tmp_path, max_users=3)
+    with freeze_time("2030-01-01") as frozen:
+        session.start()
+        for mpid in ("1", "2", "3"):
+            frozen.tick(60)
+            login(session, mpid)
+        frozen.move_to("1970-01-02")
+        assert login(session, "4").get_previous_user().mpid == "3"
+        assert [user.mpid for user in session.get_users()] == ["4", "2", "3"]
+
+
 def test_the_users_are_looked_through_only_once_there_are_as_many_as_may_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

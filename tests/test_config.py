@@ -107,7 +107,11 @@ MISTAKES: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"cache_identity": 1}, TypeError, "cache_identity must be a bool, not int"),
     ({"direct_url_routing": None}, TypeError, "direct_url_routing must be a bool, not NoneType"),
     ({"max_users": True}, ValueError, "max_users must be None or a whole number of at least 1"),
+    ({"now_ms": 5}, TypeError, "now_ms must be callable, not int"),
+    ({"now_ms": None}, TypeError, "now_ms must be callable, not NoneType"),
+    ({"new_id": "x"}, TypeError, "new_id must be callable, not str"),
     ({"storage": 5}, TypeError, "storage must be a Storage or a path, not int"),
+    ({"storage": b"x"}, TypeError, "storage must be a path of text, not of bytes"),
     ({"transport": 5}, TypeError, "transport must be an httpx"),
     ({"identity_callback": 5}, TypeError, "identity_callback must be callable, not int"),
 ]

@@ -12,7 +12,8 @@ from uuid import UUID
 import pytest
 from scripted import KEY, Clock, Scripted, identities, ids, lost, session, unreachable, user
 
-from identity_session import IdentityRequest, JsonStorage, MemoryStorage, __version__
+from identity_session import IdentityRequest, JsonStorage, MemoryStorage, RetryPolicy, __version__
+from identity_session.conversation import Ask
 from identity_session.exchange import HTTPRequest
 
 STATUSES = [301, 400, 401, 403, 404, 429, 500, 502, 503]
@@ -929,6 +930,74 @@ class TestD32OtherSessionsOfTheSameState:
                 other.login(ids(other="b"))
         own.start_new_session()
         assert identities(service(own).last) == ({"other": "b"} if leaves == "login" else {})
+
+    def _start_while_the_user_leaves(self, leaves: str, *answers: Any) -> Any:
+        """A session that has made a start with the identities stored of user 1, who leaves when it is under way."""
+        storage = MemoryStorage()
+        other = session(Scripted(user("1"), 503), storage=storage, identify_request=ids(email="a"))
+        other.start()
+        other.end_session()
+
+        def meanwhile(_: HTTPRequest) -> Any:
+            match leaves:
+                case "forget":
+                    other.logout(offline="forget")
+                case "reset":
+                    other.reset()
+                case "login":
+                    service(other).answers = [user("2")]
+                    other.login(ids(other="b"))
+            return answers[0]
+
+        own = session(Scripted(meanwhile, *answers[1:]), storage=storage, retry=RetryPolicy(initial_seconds=0))
+        result = own.start()
+        assert identities(service(own).requests[0][1]) == {"email": "a"}
+        return own, result
+
+    @pytest.mark.parametrize("leaves", ["forget", "reset", "login"])
+    def test_a_start_is_not_tried_again_for_a_user_whom_another_program_has_changed(self, leaves: str) -> None:
+        own, result = self._start_while_the_user_leaves(leaves, 503, user("1"))
+        assert len(service(own).requests) == 1
+        left_current = "2" if leaves == "login" else None
+        assert (result.http_code, own.mpid) == (503, left_current)
+        assert (result.get_user() and result.get_user().mpid) == left_current
+
+    @pytest.mark.parametrize("leaves", ["forget", "reset", "login"])
+    def test_a_late_answer_to_what_was_stored_brings_nobody_back(self, leaves: str) -> None:
+        own, result = self._start_while_the_user_leaves(leaves, user("1", is_logged_in=True, context="c"))
+        left_current = "2" if leaves == "login" else None
+        assert (result.http_code, own.mpid, own.context) == (200, left_current, None)
+        assert result.get_previous_user() is None
+        assert own.get_user("1") is None or not own.get_user("1").is_logged_in
+
+    def test_two_starts_at_once_end_with_the_same_user(self) -> None:
+        """Though the service has merged what both have said into another one."""
+        storage = MemoryStorage()
+        session(Scripted(user("1")), storage=storage, identify_request=ids(email="a")).start()
+        other = session(Scripted(user("5")), storage=storage)
+
+        def meanwhile(_: HTTPRequest) -> dict[str, Any]:
+            other.start_new_session()
+            return user("5", is_logged_in=True)
+
+        own = session(Scripted(meanwhile), storage=storage)
+        assert own.start_new_session().get_user().mpid == "5"
+        assert own.current_user.is_logged_in
+
+    def test_a_user_who_is_forgotten_before_the_start_has_asked_is_not_named(self) -> None:
+        """After it has opened its session, before it looks for what it is to say."""
+        storage = MemoryStorage()
+        other = session(Scripted(user("1"), 503), storage=storage, identify_request=ids(email="a"))
+        other.start()
+        other.end_session()
+        own = session(Scripted(user("3")), storage=storage)
+        conversation = own._core.start()
+        opened = own._perform(next(conversation))
+        other.logout(offline="forget", keep_user=False)
+        effect = conversation.send(opened)
+        while not isinstance(effect, Ask):
+            effect = conversation.send(own._perform(effect))
+        assert effect.question.known_identities == {}
 
     def test_after_a_change_of_its_own_a_new_session_says_what_was_stored_at_the_start(self) -> None:
         """As the Web SDK does."""

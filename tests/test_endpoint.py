@@ -123,6 +123,14 @@ def test_whatever_else_a_sender_raises_is_no_reply_either_and_is_not_quoted(fron
     assert reply == NoReply(f"no answer from the service ({type(error).__name__})", sent=True)
 
 
+@FRONTS
+@pytest.mark.parametrize("nonsense", [5, (200, {}, b"{}"), HTTPAnswer(200, {}, None)])
+def test_nor_is_what_a_sender_answers_that_is_no_answer(front: str, nonsense: Any) -> None:
+    reply = asked(front, Fake(nonsense))
+    assert isinstance(reply, NoReply)
+    assert reply.sent
+
+
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
 def test_an_interrupt_is_no_trouble_of_the_network(interrupt: type[BaseException]) -> None:
     with pytest.raises(interrupt):

@@ -93,6 +93,11 @@ def test_a_request_shows_names_but_no_values() -> None:
     assert repr(IdentityRequest(5)) == "<IdentityRequest ?>"
 
 
+def test_a_request_with_name_and_value_the_wrong_way_round_shows_neither() -> None:
+    swapped: Any = {"a@example.com": "email", 5: "customerid", "mobile_sha256": "x"}
+    assert repr(IdentityRequest(swapped)) == "<IdentityRequest ?, ?, mobile_sha256>"
+
+
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)

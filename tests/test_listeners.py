@@ -38,3 +38,41 @@ def test_a_callback_that_takes_other_arguments_is_told_how_many_it_gets(
     tell_all([(lambda user: None, ("user", "previous user")), (heard.append, ("user",))])
     assert caplog.messages == ["a callback raised TypeError when called with 2 argument(s)"]
     assert heard == ["user"]
+
+
+def cancelled_work() -> asyncio.Future[None]:
+    work: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    work.cancel()
+    return work
+
+
+def test_a_callback_whose_own_work_was_cancelled_silences_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody has cancelled the call."""
+
+    async def waits(_: str) -> None:
+        await cancelled_work()
+
+    heard: list[str] = []
+    tell_in_loop([(waits, ("user",)), (heard.append, ("user",))])
+    assert heard == ["user"]
+    assert [message.split(" at ")[0] for message in caplog.messages] == ["a callback raised CancelledError"]
+
+
+def test_a_call_that_is_cancelled_while_a_callback_waits_is_so(caplog: pytest.LogCaptureFixture) -> None:
+    async def told() -> list[str]:
+        heard: list[str] = []
+        begun = asyncio.Event()
+
+        async def waits(_: str) -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        task = asyncio.create_task(tell_async([(waits, ("user",)), (heard.append, ("user",))]))
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return heard
+
+    assert asyncio.run(told()) == []
+    assert caplog.messages == []

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from secure import CERTIFICATE, secured
 from servers import FRONTS, HOLD, MPID, PATIENCE_SECONDS, Peer, RawServer, answers, http, opened, user_answer
 from steady import SLACK_SECONDS, assert_within, steady
 
@@ -98,6 +99,18 @@ def test_a_transport_of_ones_own_is_taken_and_left_open(front: str) -> None:
             assert driven.start().http_code == 200
     assert len(transport.requests) == 2
     assert transport.closed == 0
+
+
+@FRONTS
+def test_a_transport_that_counts_as_empty_is_used_all_the_same(front: str) -> None:
+    class Recording(Both):
+        def __len__(self) -> int:
+            return len(self.requests)
+
+    transport = Recording(ok)
+    with opened(front, transport=transport) as driven:
+        assert driven.start().http_code == 200
+    assert len(transport) == 1
 
 
 def test_the_embedded_services_transports_are_taken_each_by_its_front() -> None:
@@ -544,6 +557,26 @@ def test_the_deadline_holds_whatever_a_proxy_does(front: str, handler: Any, monk
             began = monotonic()
             assert driven.login(LOGIN).http_code == -1
             assert_within(monotonic() - began, 0.4 + SLACK_SECONDS)
+
+
+@FRONTS
+@steady
+def test_the_deadline_holds_when_tls_within_the_tls_of_a_proxy_drips(
+    front: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+
+    def drip(peer: Peer) -> None:
+        assert peer._socket.recv(65536)  # the greeting
+        peer.drip(b"\x16\x03\x03\x40\x00" + bytes(1000))  # a long record
+
+    with RawServer(secured([b"HTTP/1.1 200 OK\r\n\r\n", drip])) as proxy:
+        monkeypatch.setenv("https_proxy", f"HTTPS://localhost:{proxy.port}")
+        with opened(front, base_url="https://h.example/v1", timeout=0.4) as driven:
+            began = monotonic()
+            assert driven.login(LOGIN).http_code == -1
+            assert_within(monotonic() - began, 0.4 + SLACK_SECONDS)
+    assert proxy.requests[0].method == "CONNECT"
 
 
 @FRONTS

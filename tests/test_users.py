@@ -68,5 +68,5 @@ def test_a_new_user_is_empty_and_was_never_seen() -> None:
 def test_no_repr_shows_identities_or_attributes() -> None:
     user = User("7", {"email": "canary@example.com"}, {"plan": "canary"}, {"gdpr": "canary"})
     snapshot = Snapshot(user=user, context="canary")
-    for thing in (user, snapshot, Change(snapshot, (user,)), Committed(snapshot, snapshot)):
+    for thing in (user, snapshot, Change(snapshot, (user,)), Committed(snapshot, snapshot, ("canary",))):
         assert "canary" not in repr(thing)

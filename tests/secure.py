@@ -7,7 +7,7 @@ from pathlib import Path
 
 from identity_session.testing.faults import Handler, Peer, RawServer
 
-CERTIFICATE = Path(__file__).parent.parent / "data" / "localhost.pem"
+CERTIFICATE = Path(__file__).parent / "data" / "localhost.pem"
 
 
 def secured(handler: Handler) -> Handler:
