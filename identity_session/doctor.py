@@ -203,7 +203,7 @@ class _Look:
         import filelock
 
         path = self._storage.lock_file
-        if not os.path.lexists(path):
+        if not files.is_there(path):
             return True
         if not _is_regular(path):
             self.find(Kind.IN_THE_WAY, path, "it is no regular file")
@@ -256,7 +256,7 @@ class _Look:
     ) -> None:
         path = self._storage.file_of("state")
         if state is None:
-            if has_users and not os.path.lexists(path):
+            if has_users and not files.is_there(path):
                 self.find(Kind.NO_STATE, path, "it is missing, though there are users")
             return
         user = state.get("user")

@@ -162,8 +162,8 @@ def _tried(path: Path) -> _Tried:
 
 def delete(path: Path) -> None:
     """Remove a document and the generation before, durably; one that is not there is fine. Raises StorageError."""
-    there = [file for file in (previous_of(path), path) if os.path.lexists(file)]
     try:
+        there = [file for file in (previous_of(path), path) if is_there(file)]
         for file in there:
             _make_way(file)
         if there:
@@ -196,14 +196,28 @@ def previous_of(path: Path) -> Path:
 
 
 def has_previous(path: Path) -> bool:
-    """Whether the generation before is there: with the file itself missing, a recovery was cut short."""
-    return os.path.lexists(previous_of(path))
+    """Whether the generation before is there: with the file itself missing, a recovery was cut short. Raises
+    StorageError."""
+    try:
+        return is_there(previous_of(path))
+    except OSError as error:
+        raise StorageError(f"{previous_of(path)} cannot be looked at ({_reason(error)})") from error
+
+
+def is_there(path: Path) -> bool:
+    """Whether anything has this name, a link that leads nowhere included. Raises OSError where nobody can say, which
+    `os.path.lexists` takes for no, and so do the methods of paths from Python 3.14 on."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def make_private_folder(folder: Path) -> None:
     """Create this folder and its missing parents, each 0700 whatever the umask. Raises StorageError."""
     try:
-        for missing in reversed([f for f in (folder, *folder.parents) if not f.exists()]):
+        for missing in reversed([f for f in (folder, *folder.parents) if not is_there(f)]):
             with contextlib.suppress(FileExistsError):
                 missing.mkdir(0o700)
             missing.chmod(0o700)

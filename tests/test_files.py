@@ -309,6 +309,44 @@ def test_a_document_that_cannot_be_removed_is_a_storage_error(file: Path, monkey
         files.delete(file)
 
 
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.ESTALE, errno.EPERM])
+def test_a_removal_that_fails_at_any_step_says_so(file: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """A file of which nobody can say whether it is there is not taken for gone."""
+    disk, told = FaultyDisk(monkeypatch, file.parent), 0
+    for step in disk.every_failure(code):
+        save(file, n=1)
+        save(file, n=2)
+        with step:
+            try:
+                files.delete(file)
+            except StorageError:
+                told += 1
+                continue
+        assert os.listdir(file.parent) == [], disk.calls
+    assert told > 4
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.ESTALE])
+def test_where_nobody_can_say_whether_a_generation_is_there_nobody_says_no(
+    file: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    save(file, n=1)
+    save(file, n=2)
+    disk = FaultyDisk(monkeypatch, file.parent)
+    with disk.failing(1, code), pytest.raises(StorageError, match=f"cannot be looked at .{os.strerror(code)}"):
+        files.has_previous(file)
+    assert files.has_previous(file)
+
+
+def test_what_is_not_there_is_not_there_wherever_it_might_be(file: Path) -> None:
+    file.symlink_to("nowhere")
+    assert files.is_there(file)
+    assert not files.is_there(generation_before(file))
+    file.unlink()
+    file.touch()
+    assert not files.is_there(file / "below a file")
+
+
 def test_the_companions_of_a_document_are_its_own_files_alone(file: Path) -> None:
     own = ["state.json.previous", "state.json.corrupt-20240101T000000Z-1", "state.json.previous.corrupt-x-1"]
     for name in [*own, "state.json", "state.json.bak", "state.json.previous.bak", "state.jsonx", "notes.txt"]:

@@ -20,7 +20,17 @@ import pytest
 from freezegun import freeze_time
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from storage_helpers import HOSTILE_TEXTS, child, login, next_line, read_document, started, tree, workspace_of
+from storage_helpers import (
+    HOSTILE_TEXTS,
+    FaultyDisk,
+    child,
+    login,
+    next_line,
+    read_document,
+    started,
+    tree,
+    workspace_of,
+)
 
 from identity_session import (
     IdentitySession,
@@ -421,6 +431,41 @@ def test_what_cannot_be_cleared_is_a_storage_error(tmp_path: Path, monkeypatch: 
         monkeypatch.setattr(os, "unlink", stuck)
         with pytest.raises(StorageError, match="could not be removed"):
             storage.clear()
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EPERM])
+def test_when_a_reset_returns_nothing_is_left_whatever_the_disk_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    session = started(tmp_path)
+    told, disk = 0, FaultyDisk(monkeypatch, tmp_path)
+    for step in disk.every_failure(code):
+        login(session, "7")
+        login(session, "8")
+        with step:
+            try:
+                session.reset()
+            except StorageError:
+                told += 1
+                continue
+        assert tree(tmp_path) == {}, disk.calls
+    assert told > 20
+
+
+def test_where_nobody_can_say_whether_there_is_a_generation_before_nothing_counts_as_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = JsonStorage(tmp_path)
+    with storage.lock(0):
+        storage.write("state", {"n": 1})
+        storage.write("state", {"n": 2})
+    storage.file_of("state").unlink()
+    before = tree(tmp_path)
+    disk = FaultyDisk(monkeypatch, tmp_path)
+    with disk.failing(2, errno.EIO), pytest.raises(StorageError, match="cannot be looked at"):
+        storage.read("state")
+    assert tree(tmp_path) == before
+    assert content_of(storage, "state") == {"n": 1}
 
 
 def test_damage_is_reported_once_and_the_generation_before_is_read(

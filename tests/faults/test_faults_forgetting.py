@@ -274,13 +274,15 @@ def test_stopped_at_any_operation_of_the_disk_the_person_is_as_before_or_gone(
 def test_whatever_fails_on_the_disk_the_result_tells_who_is_current(
     front: str, code: int, keep_user: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every operation on the disk fails in turn: the person is current and nothing was sent, or nobody is."""
+    """Every operation on the disk fails in turn: the person is current and nothing was sent, or nobody is. And who
+    hears that nothing was kept finds nothing on the disk."""
     disk = FaultyDisk(monkeypatch, tmp_path)
     with with_the_person(front, storage=tmp_path) as own:
         service = own.session._transport
         for step in range(1, 1000):
-            service.answers = [person(), 503]
-            own.login(ids(email=EMAIL))
+            service.answers = [person(), user(ANONYMOUS), person(), 503]
+            for email in (EMAIL, None, EMAIL):  # who has been away once has a file of their own
+                own.login(ids(email=email))
             sent = len(service.requests)
             with disk.failing(step, code):
                 result = own.logout(offline="forget", keep_user=keep_user)
@@ -292,6 +294,9 @@ def test_whatever_fails_on_the_disk_the_result_tells_who_is_current(
             else:
                 assert (own.mpid, result.get_previous_user() is not None) == (None, keep_user), where
                 assert result.http_code == 503, where
+                if not keep_user:
+                    assert users_of(make_session(tmp_path)) == {ANONYMOUS}, where
+                    assert_not_on_disk(tmp_path)
             assert make_session(tmp_path).mpid == own.mpid, where
             assert len(temporary_files(tmp_path)) <= 1, where
             if not disk.failed():
