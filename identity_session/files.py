@@ -228,6 +228,22 @@ def make_private_folder(folder: Path) -> None:
         raise StorageError(f"the storage folder {folder} cannot be created ({_reason(error)})") from error
 
 
+def is_closed(folder: Path) -> bool:
+    """Whether this is a folder of our own whose mode keeps us from looking into it; links are not followed. Raises
+    OSError."""
+    found = folder.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_mode & 0o500 != 0o500 and found.st_uid == os.geteuid()
+
+
+def reopened(folder: Path) -> bool:
+    """Make a closed folder private, and say whether that was what kept us out."""
+    with contextlib.suppress(OSError):
+        if is_closed(folder):
+            folder.chmod(0o700)
+            return not is_closed(folder)  # not every file system has modes
+    return False
+
+
 def make_private_file(file: Path) -> bool:
     """Give a file that may be there mode 0600, and say whether it had another one; links are not followed."""
     with contextlib.suppress(FileNotFoundError):

@@ -8,11 +8,11 @@ import json
 import re
 import stat
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, runtime_checkable
 
 from . import files
 from .clock import monotonic, pause
@@ -21,6 +21,8 @@ from .threads import after_fork
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
+
+T = TypeVar("T")
 
 _HASHED_NAME = re.compile(r"[0-9a-f]+")
 _LOCK_POLL_SECONDS = 0.002
@@ -110,7 +112,7 @@ class JsonStorage:
         """See `Storage.read`."""
         path = self.file_of(name)
         try:
-            document = files.load(path)
+            document = _opening(path.parent, lambda: files.load(path))
         except files.DamagedFileError:
             return self._recover(path)
         if document is None and files.has_previous(path):
@@ -139,7 +141,7 @@ class JsonStorage:
     def names(self, folder: str) -> list[str]:
         """See `Storage.names`."""
         try:
-            there = files.listed(self.path / folder)
+            there = _opening(self.path / folder, lambda: files.listed(self.path / folder))
             # A name may be left with its previous generation alone.
             stems = {file.name.partition(".")[0] for file in there if ".json" in file.name}
         except OSError as error:
@@ -213,15 +215,19 @@ class JsonStorage:
             self._file_lock.release()
 
     def _make_private(self) -> None:
-        """Give what others could look into its mode back. Users, who may be very many, are looked at only where their
-        folder, or anything beside it, was open."""
-        users = self.path / "users"
+        """Give what others could look into, or not even its owner, its mode back. Users, who may be very many, are
+        looked at only where their folder, or anything beside it, had another one."""
+        users, had_another = self.path / "users", []
         with contextlib.suppress(OSError, StorageError):  # what belongs to somebody else stays as it is
-            was_open = [file for file in self.own_files(self.path) if files.make_private_file(file)]
-            if users.is_dir() and not users.is_symlink() and (was_open or stat.S_IMODE(users.stat().st_mode) != 0o700):
-                for file in self.own_files(users):
-                    files.make_private_file(file)
-                files.make_private_folder(users)
+            had_another += [file for file in self.own_files(self.path) if files.make_private_file(file)]
+        with contextlib.suppress(OSError, StorageError):
+            if users.is_dir() and not users.is_symlink():
+                if stat.S_IMODE(users.stat().st_mode) != 0o700:
+                    files.make_private_folder(users)  # first, or its owner may not reach what is in it
+                    had_another.append(users)
+                if had_another:
+                    for file in self.own_files(users):
+                        files.make_private_file(file)
 
     def _recover(self, path: Path) -> dict[str, Any] | None:
         try:
@@ -286,6 +292,16 @@ class MemoryStorage:
 
     def _make_lock(self) -> None:
         self._mutex = threading.RLock()
+
+
+def _opening(folder: Path, look: Callable[[], T]) -> T:
+    """What a look into this folder brings; one that its owner closed is made private for it, as for a change."""
+    try:
+        return look()
+    except (OSError, StorageError):
+        if not files.reopened(folder):
+            raise
+    return look()
 
 
 def acquired(mutex: Any, seconds: float) -> bool:

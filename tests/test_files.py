@@ -143,6 +143,26 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None
         files.make_private_folder(tmp_path / "file" / "store")
 
 
+def test_a_closed_folder_becomes_private_and_no_other_and_it_says_so(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(file.parent)
+    (tmp_path / "file").touch(0o000)
+    for closed in (0o000, 0o077, 0o300, 0o600):
+        file.parent.chmod(closed)
+        assert not any(files.reopened(tmp_path / name) for name in ("link", "file", "nothing"))
+        assert mode(file.parent) == closed
+        assert files.reopened(file.parent)
+        assert mode(file.parent) == 0o700
+    for other in (0o500, 0o700, 0o755):
+        file.parent.chmod(other)
+        assert not files.reopened(file.parent)
+        assert mode(file.parent) == other
+    file.parent.chmod(0o600)
+    monkeypatch.setattr(Path, "chmod", lambda *_: None)  # as where there are no modes
+    assert not files.reopened(file.parent)
+
+
 @pytest.mark.parametrize(
     "code", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL, errno.EACCES]
 )

@@ -599,11 +599,13 @@ def test_what_was_open_to_others_becomes_private_with_the_first_change(tmp_path:
 
 
 def test_what_cannot_be_made_private_stops_no_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It belongs to somebody else, say."""
+    """It belongs to somebody else, say. Nor does it keep the folder of the users from becoming private."""
     storage = JsonStorage(tmp_path)
     with storage.lock(0):
-        storage.write("device", {"n": 1})
+        for name in ("device", USER):
+            storage.write(name, {"n": 1})
     storage.file_of("device").chmod(0o644)
+    (tmp_path / "users").chmod(0o755)
     chmod = Path.chmod
 
     def not_ours(path: Path, mode: int, **options: Any) -> None:
@@ -616,6 +618,7 @@ def test_what_cannot_be_made_private_stops_no_change(tmp_path: Path, monkeypatch
     with other.lock(0):
         other.write("state", {"n": 1})
     assert storage.read("device") is not None
+    assert stat.S_IMODE((tmp_path / "users").stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize("removed", ["delete", "clear"])

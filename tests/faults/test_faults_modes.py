@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,9 @@ from transitions import FRONTS, Service, Traveller
 from identity_session import StorageError, cli
 
 MASKS = [0o000, 0o022, 0o077, 0o277, 0o777]
+CLOSED = [0o000, 0o600, 0o300]
+"""Modes of a folder that not even its owner can list, or reach anything in."""
+NOBODY = 65534
 
 
 def live(store: Path, front: str = "sync") -> None:
@@ -101,6 +105,67 @@ def test_at_no_moment_can_others_open_what_is_being_written(tmp_path: Path, monk
         live(tmp_path / "store")
     assert len(seen) > 10
     assert set(seen) == {0o600}
+
+
+@pytest.fixture
+def owned(tmp_path: Path) -> Iterator[Path]:
+    """A folder of the user whom this test runs as: never root, who is kept out by no mode."""
+    if os.geteuid() != 0:
+        yield tmp_path
+        return
+    for front in FRONTS:  # imports what may be root's alone
+        live(tmp_path / front, front)
+    with tempfile.TemporaryDirectory(prefix="identity-session-") as folder:  # pytest keeps others out of its own
+        os.chown(folder, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(0)
+
+
+@pytest.mark.parametrize("front", FRONTS)
+@pytest.mark.parametrize("closed", CLOSED, ids=oct)
+@pytest.mark.parametrize("name", [".", "users"])
+def test_a_folder_that_its_owner_closed_is_private_again_when_it_is_used(
+    owned: Path, front: str, closed: int, name: str
+) -> None:
+    """And whoever is to be forgotten is."""
+    store, done = owned / "store", Traveller.done
+    live(store, front)
+    folder = workspace_of(store) / name
+    folder.chmod(closed)
+    session = FRONTS[front](API_KEY, storage=store, transport=Service())
+    done(session.touch())
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert done(login(session, "2")).http_code == 200
+    assert done(session.logout(offline="forget", keep_user=False)).http_code == 200
+    assert {user.mpid for user in done(session.get_users())} == {"100", "1", "3"}
+
+
+@pytest.mark.parametrize("closed", CLOSED, ids=oct)
+def test_who_only_looks_into_a_closed_store_sees_everybody(
+    owned: Path, closed: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = owned / "store"
+    live(store)
+    caplog.clear()
+    workspace = workspace_of(store)
+    for folder in (workspace / "users", workspace):
+        folder.chmod(closed)
+    session = make_session(store, transport=QuickService())
+    assert {user.mpid for user in session.get_users()} == {"100", "1", "2", "3"}
+    assert caplog.text == ""
+
+
+def test_who_only_looks_changes_no_mode_that_does_not_keep_them_out(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    live(store)
+    for file in store.rglob("*"):
+        file.chmod(0o755 if file.is_dir() else 0o644)
+    before = modes(store)
+    assert len(make_session(store, transport=QuickService()).get_users()) == 4
+    assert modes(store) == before
 
 
 @contextlib.contextmanager
