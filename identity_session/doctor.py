@@ -21,7 +21,7 @@ from .archive import Archive, device_stamp_in, name_of_user_in
 from .config import is_workspace_name
 from .errors import NewerStorageError, StorageError
 from .findings import Examination, Finding, Kind
-from .store import JsonStorage
+from .store import JsonStorage, released
 
 LOCK_SECONDS = 1.0
 """How long the lock is tried; a save holds it for milliseconds."""
@@ -210,7 +210,8 @@ class _Look:
             return False
         lock = filelock.FileLock(path, mode=stat.S_IMODE(path.stat().st_mode))  # with another mode it would set that
         try:
-            stack.enter_context(lock.acquire(seconds, poll_interval=_LOCK_POLL_SECONDS))
+            lock.acquire(seconds, poll_interval=_LOCK_POLL_SECONDS)
+            stack.callback(released, lock)
             return True
         except filelock.Timeout:
             self.find(Kind.BUSY, path, f"another process has held the lock while it was tried for {seconds:g} s")

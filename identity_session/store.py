@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import os
 import re
 import stat
 import threading
@@ -201,18 +202,21 @@ class JsonStorage:
                     files.make_private_lock(self.lock_file)
                     self._make_private()
                     self._file_lock = filelock.FileLock(self.lock_file, mode=0o600, thread_local=False)
-                self._file_lock.acquire(blocking=False)
+                lock = self._file_lock
+                lock.acquire(blocking=False)
                 break
             except filelock.Timeout:
                 if monotonic() >= deadline:
                     raise self._busy() from None
                 pause(_LOCK_POLL_SECONDS)
-            except OSError as error:
-                raise StorageError(f"the lock in {self.path} cannot be taken ({error.strerror})") from error
+            except (OSError, RuntimeError) as error:  # with the latter filelock refuses by itself
+                reason = getattr(error, "strerror", None) or error
+                raise StorageError(f"the lock in {self.path} cannot be taken ({reason})") from error
         try:
             yield
         finally:
-            self._file_lock.release()
+            if not released(lock):
+                self._file_lock = None
 
     def _make_private(self) -> None:
         """Give what others could look into, or not even its owner, its mode back. Users, who may be very many, are
@@ -302,6 +306,21 @@ def _opening(folder: Path, look: Callable[[], T]) -> T:
         if not files.reopened(folder):
             raise
     return look()
+
+
+def released(lock: BaseFileLock) -> bool:
+    """Release a lock, and say whether it can be taken again. Where the system refuses to unlock a file, as network file
+    systems may, it is closed, which frees it as well; what was done under the lock is done."""
+    try:
+        lock.release()
+        return True
+    except OSError:
+        state = lock._context  # filelock itself would keep the file open, and so locked, until the process ends
+        handle, state.lock_file_fd = state.lock_file_fd, None
+        if handle is not None:
+            with contextlib.suppress(OSError):
+                os.close(handle)
+        return False
 
 
 def acquired(mutex: Any, seconds: float) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import errno
+import fcntl
+import gc
 import logging
 import os
 import shutil
@@ -16,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 from freezegun import freeze_time
 from hypothesis import given, settings
@@ -39,6 +42,7 @@ from identity_session import (
     Storage,
     StorageBusyError,
     StorageError,
+    doctor,
     files,
 )
 from identity_session.clock import monotonic
@@ -303,6 +307,68 @@ def test_a_lock_that_becomes_free_is_had_before_the_deadline(tmp_path: Path) -> 
         killer.start()
         with JsonStorage(tmp_path).lock(30):
             assert not killer.is_alive()
+
+
+def test_a_lock_that_the_system_does_not_unlock_is_free_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a network file system: what was saved is saved, and everybody goes on."""
+    session, flock, refused = started(tmp_path), fcntl.flock, []
+
+    def no_unlocking(handle: int, operation: int) -> None:
+        if operation == fcntl.LOCK_UN:
+            refused.append(handle)
+            raise OSError(errno.EIO, "Input/output error")
+        flock(handle, operation)
+
+    monkeypatch.setattr(fcntl, "flock", no_unlocking)
+    for mpid in ("7", "8"):
+        assert login(session, mpid).http_code == 200
+        assert login(started(tmp_path), "9").http_code == 200
+        gc.collect()
+    assert {user.mpid for user in session.get_users()} == {"100", "7", "8", "9"}
+    assert refused
+    workspace = workspace_of(tmp_path)
+    assert doctor.examine(tmp_path).is_healthy
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with child("hold", workspace) as holder:
+        assert next_line(holder) == "held"
+    with JsonStorage(workspace).lock(0):
+        pass
+
+
+def test_a_lock_whose_file_is_closed_when_the_system_complains_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = filelock.FileLock.release
+
+    def complaining(lock: filelock.BaseFileLock, force: bool = False) -> None:
+        release(lock, force)
+        raise OSError(errno.EIO, "Input/output error")
+
+    storage = JsonStorage(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(filelock.FileLock, "release", complaining)
+        for _ in range(2):
+            with storage.lock(0):
+                pass
+    with JsonStorage(tmp_path).lock(0):
+        pass
+
+
+def test_a_lock_that_filelock_does_not_want_to_take_is_a_storage_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(*_: Any, **__: Any) -> None:
+        raise RuntimeError("this lock is in a strange state")
+
+    storage = JsonStorage(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(filelock.FileLock, "acquire", refusing)
+        with pytest.raises(StorageError, match=r"cannot be taken \(this lock is in a strange state\)"), storage.lock(0):
+            pytest.fail("the lock was given")
+    with storage.lock(0):
+        pass
 
 
 def test_the_lock_file_is_never_deleted(tmp_path: Path) -> None:
