@@ -1,7 +1,8 @@
 """Looks for what is wrong with stored state, and puts right what can be without losing anything.
 
 `examine` changes nothing; `repair` does what a person with this knowledge would do. Neither touches a workspace that a
-newer version wrote to, and nothing is deleted but the temporary file of a save that was cut short.
+newer version wrote to, except that a folder has to be open before anybody can see who wrote to it. Nothing is deleted
+but the temporary file of a save that was cut short.
 """
 
 from __future__ import annotations
@@ -52,9 +53,15 @@ def repair(
 ) -> Examination:
     """Put right what can be put right without loss, and tell what that was and what is left. See `examine`."""
     before = examine(path, workspace, lock_seconds=lock_seconds)
-    for folder in before.workspaces:
-        with contextlib.suppress(StorageError):  # what could not be done is found again
-            _repair(JsonStorage(folder), [f for f in before.findings if f.path.is_relative_to(folder)], lock_seconds)
+    repairable = {folder: _repairable(before, folder) for folder in before.workspaces}
+    closed = [f for found in repairable.values() for f in found if f.kind is Kind.MODE and files.reopened(f.path)]
+    if closed:  # only now can anybody say what is wrong in them
+        after = repair(path, workspace, lock_seconds=lock_seconds)
+        return replace(after, repaired=(*closed, *after.repaired))
+    for folder, findings in repairable.items():
+        if findings:
+            with contextlib.suppress(StorageError):  # what could not be done is found again
+                _repair(JsonStorage(folder), findings, lock_seconds)
     after = examine(path, workspace, lock_seconds=lock_seconds)
     return replace(after, repaired=tuple(f for f in before.findings if f.is_problem and f not in after.findings))
 
@@ -69,12 +76,16 @@ def _workspaces(path: Path, workspace: str | None) -> list[Path]:
     return [path / name for name in names if (name == workspace if workspace else is_workspace_name(name))]
 
 
+def _repairable(examined: Examination, folder: Path) -> list[Finding]:
+    findings = [finding for finding in examined.findings if finding.path.is_relative_to(folder)]
+    if any(finding.kind is Kind.NEWER for finding in findings):
+        return []
+    return [finding for finding in findings if finding.is_repairable]
+
+
 def _repair(storage: JsonStorage, findings: list[Finding], lock_seconds: float) -> None:
-    repairable = [finding for finding in findings if finding.is_repairable]
-    if not repairable or any(finding.kind is Kind.NEWER for finding in findings):
-        return
     with storage.lock(lock_seconds):
-        for finding in repairable:
+        for finding in findings:
             with contextlib.suppress(StorageError, OSError):
                 _REPAIRS[finding.kind](storage, finding.path)
 
@@ -142,16 +153,14 @@ class _Look:
 
     def look(self, lock_seconds: float) -> None:
         """Fill `findings` and `users`. May raise OSError or StorageError in the middle of it."""
-        folders = [folder for folder in (self.folder, self.folder / "users") if self._can_be_listed(folder)]
-        if self.folder not in folders:
+        users = self.folder / "users"
+        if not self._look_into(self.folder):
             return
-        for folder in folders:
-            self._look_at_names(folder)
-            self._look_at_access(folder)
+        has_folder = self._look_into(users)
         with contextlib.ExitStack() as stack:
             self._is_still = self._keep_still(lock_seconds, stack)
             state, device = self._read("state"), self._read("device")
-            names = self._storage.names("users")
+            names = self._storage.names("users") if has_folder else []
             for name in names:
                 self._look_at_user(name, self._read(name))
             self._look_at_state(state, device, has_users=bool(names))
@@ -160,19 +169,26 @@ class _Look:
     def find(self, kind: Kind, path: Path, found: str) -> None:
         self.findings.append(Finding(kind, path, found))
 
-    def _can_be_listed(self, folder: Path) -> bool:
+    def _look_into(self, folder: Path) -> bool:
         if folder.is_symlink():
             self.find(Kind.LINK, folder, "the folder is a symbolic link")
         try:
             os.listdir(folder)
-            return True
+            os.stat(f"{folder}/.")  # it may be closed to those who may list it
         except FileNotFoundError:
-            pass
+            return False
         except NotADirectoryError:
             self.find(Kind.IN_THE_WAY, folder, "it is no folder")
+            return False
         except OSError as error:
-            self.find(Kind.UNREADABLE, folder, f"it cannot be listed ({_why(error)})")
-        return False
+            if isinstance(error, PermissionError) and files.is_closed(folder):
+                self._look_at_mode(folder)
+            else:
+                self.find(Kind.UNREADABLE, folder, f"it cannot be listed ({_why(error)})")
+            return False
+        self._look_at_names(folder)
+        self._look_at_access(folder)
+        return True
 
     def _look_at_names(self, folder: Path) -> None:
         own = self._storage.own_files(folder)
@@ -185,9 +201,7 @@ class _Look:
 
     def _look_at_access(self, folder: Path) -> None:
         if os.name != "nt":
-            mode = stat.S_IMODE(folder.stat().st_mode)
-            if mode != 0o700:
-                self.find(Kind.MODE, folder, f"the folder has mode {mode:04o}")
+            self._look_at_mode(folder)
             own = [stat.S_IMODE(file.stat().st_mode) for file in self._storage.own_files(folder) if _is_regular(file)]
             others = [mode for mode in own if mode != 0o600]
             if others:
@@ -197,6 +211,11 @@ class _Look:
             self.find(Kind.NOT_WRITABLE, folder, "this user cannot write here")
         elif not shutil.disk_usage(folder).free:
             self.find(Kind.NOT_WRITABLE, folder, "the disk is full")
+
+    def _look_at_mode(self, folder: Path) -> None:
+        mode = stat.S_IMODE(folder.stat().st_mode)
+        if mode != 0o700:
+            self.find(Kind.MODE, folder, f"the folder has mode {mode:04o}")
 
     def _keep_still(self, seconds: float, stack: contextlib.ExitStack) -> bool:
         """Take the lock, if there is one already, so that no save is under way meanwhile; False where one may be."""

@@ -159,8 +159,12 @@ def test_a_closed_folder_becomes_private_and_no_other_and_it_says_so(
         assert not files.reopened(file.parent)
         assert mode(file.parent) == other
     file.parent.chmod(0o600)
-    monkeypatch.setattr(Path, "chmod", lambda *_: None)  # as where there are no modes
-    assert not files.reopened(file.parent)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "chmod", lambda *_: None)  # as where there are no modes
+        assert not files.reopened(file.parent)
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    assert not files.reopened(file.parent)  # it is somebody else's
+    assert mode(file.parent) == 0o600
 
 
 @pytest.mark.parametrize(

@@ -23,11 +23,14 @@ from storage_helpers import (
     temporary_files,
     tree,
     umask,
+    user_file,
     workspace_of,
+    write_document,
 )
 from transitions import FRONTS, Service, Traveller
 
-from identity_session import StorageError, cli
+from identity_session import StorageError, cli, doctor
+from identity_session.findings import Kind
 
 MASKS = [0o000, 0o022, 0o077, 0o277, 0o777]
 CLOSED = [0o000, 0o600, 0o300]
@@ -156,6 +159,45 @@ def test_who_only_looks_into_a_closed_store_sees_everybody(
     session = make_session(store, transport=QuickService())
     assert {user.mpid for user in session.get_users()} == {"100", "1", "2", "3"}
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("closed", CLOSED, ids=oct)
+@pytest.mark.parametrize("names", [["."], ["users"], ["users", "."]], ids=" and ".join)
+def test_the_doctor_opens_what_its_owner_closed_and_goes_on_with_what_is_in_it(
+    owned: Path, closed: int, names: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    store = owned / "store"
+    live(store)
+    workspace = workspace_of(store)
+    user_file(workspace, "2").write_text("damaged")
+    for name in names:
+        (workspace / name).chmod(closed)
+    (finding,) = [finding for finding in doctor.examine(store).findings if finding.is_problem]
+    outermost, mode = workspace / names[-1], f"the folder has mode {closed:04o}"
+    assert (finding.kind, finding.path, finding.found) == (Kind.MODE, outermost, mode)
+    assert stat.S_IMODE(outermost.stat().st_mode) == closed  # to look changes nothing
+    repaired = doctor.repair(store)
+    assert repaired.is_healthy
+    assert [finding.kind for finding in repaired.repaired] == [*(Kind.MODE for _ in names), Kind.DAMAGED]
+    assert {stat.S_IMODE((workspace / name).stat().st_mode) for name in (".", "users")} == {0o700}
+
+
+def test_of_a_newer_version_the_doctor_touches_nothing_that_was_not_closed_to_it(owned: Path) -> None:
+    store = owned / "store"
+    live(store)
+    workspace = workspace_of(store)
+    state = workspace / "state.json"
+    write_document(state, {}, schema_version=2)
+    state.chmod(0o644)
+    for folder in (workspace / "users", workspace):
+        folder.chmod(0o600)
+    repaired = doctor.repair(store)
+    assert Kind.NEWER in {finding.kind for finding in repaired.findings}
+    assert [stat.S_IMODE(file.stat().st_mode) for file in (workspace, workspace / "users", state)] == [
+        0o700,
+        0o600,
+        0o644,
+    ]
 
 
 def test_who_only_looks_changes_no_mode_that_does_not_keep_them_out(tmp_path: Path) -> None:
