@@ -60,10 +60,9 @@ def load(path: Path) -> dict[str, Any] | None:
     content = _read(path)
     if content is None:
         return None
-    try:
+    with contextlib.suppress(ValueError, RecursionError):  # an error of theirs holds the content, and is left behind
         return _checked(json.loads(content.decode()), path)
-    except (ValueError, RecursionError) as error:
-        raise DamagedFileError("it is not JSON") from error
+    raise DamagedFileError("it is not JSON")
 
 
 def _checked(document: Any, path: Path) -> dict[str, Any]:

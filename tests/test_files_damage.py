@@ -326,11 +326,20 @@ def test_the_last_good_generation_can_be_read_without_moving_anything(file: Path
     assert sorted(os.listdir(file.parent)) == ["state.json", "state.json.previous"]
 
 
-def test_neither_warning_nor_error_shows_what_was_in_the_file(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "end",
+    [b"", b'\xff"}', b'", "a": "\\ud800"}', b"[" * 100_000],
+    ids=["cut", "no UTF-8", "a lone surrogate", "deep"],
+)
+def test_neither_warning_nor_error_shows_what_was_in_the_file(
+    file: Path, caplog: pytest.LogCaptureFixture, end: bytes
+) -> None:
+    """Nor does what led to the error, in which a parser keeps all that it was given."""
     save(file, email="canary@example.com")
-    file.write_bytes(file.read_bytes()[:-5])
+    file.write_bytes(file.read_bytes()[:-5] + end)
     with pytest.raises(files.DamagedFileError) as caught:
         files.load(file)
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
     recover(file)
     assert "canary" not in str(caught.value) + caplog.text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -101,6 +102,23 @@ def test_damaged_state_tells_nothing_of_itself(tmp_path: Path, damage: str) -> N
             assert damage == "a newer schema"
             assert_tells_nothing(error, given=("API key", "API secret"))
     assert ("was set aside" in records.text) == (damage != "a newer schema")
+
+
+@pytest.mark.parametrize("damage", [name for name in DAMAGE if name != "a newer schema"])
+def test_damage_that_nobody_can_set_aside_tells_nothing_of_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    def stuck(*_: Any) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    with IdentitySession(KEY, storage=tmp_path, transport=transport("sync", Service().handle), **ONCE) as own:
+        own.login({"userIdentities": IDENTITIES})
+        state = next(tmp_path.rglob("state.json"))
+        state.write_bytes(DAMAGE[damage](state.read_bytes()))
+        monkeypatch.setattr(os, "replace", stuck)
+        with nothing_said(), pytest.raises(StorageError, match="cannot be set aside") as caught:
+            own.set_opt_out(True)
+        assert_tells_nothing(caught.value, given=("API key",))
 
 
 ODD: tuple[Callable[[str], Any], ...] = (
