@@ -84,11 +84,11 @@ def settings(
     new_id: Callable[[], str],
 ) -> Settings:
     """Check what `IdentitySession` was given. Raises TypeError and ValueError; no message shows a key or secret."""
-    key = _key(api_key)
+    key = checked_key(api_key)
     if workspace_token is not None:
-        _text("workspace_token", workspace_token)
+        check_text("workspace_token", workspace_token)
     if device_id is not None:
-        _text("device_id", device_id)
+        check_text("device_id", device_id)
     for name, value, allowed in (("environment", environment, Environment), ("platform", platform, Platform)):
         if value not in get_args(allowed):
             raise ValueError(f"{name} must be one of {', '.join(get_args(allowed))}")
@@ -137,7 +137,8 @@ def settings(
     )
 
 
-def _key(api_key: object) -> str:
+def checked_key(api_key: object) -> str:
+    """An API key that a header can hold, "" for None. Raises TypeError and ValueError, which do not show it."""
     if api_key is None:
         return ""
     if not isinstance(api_key, str):
@@ -147,7 +148,8 @@ def _key(api_key: object) -> str:
     return api_key
 
 
-def _text(name: str, value: object) -> None:
+def check_text(name: str, value: object) -> None:
+    """Raise TypeError or ValueError, which do not show it, for what is no text that can be stored and sent."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {type(value).__name__}")
     if not value or not is_text(value):

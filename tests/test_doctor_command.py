@@ -143,6 +143,23 @@ def test_wrong_usage_ends_with_2(run: Any, options: tuple[str, ...]) -> None:
     assert (code, out, err.count("\n")) == (2, "", 1)
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("API_KEY", "api_key must be printable ASCII"), ("WORKSPACE_TOKEN", "workspace_token must be a non-empty text")],
+)
+def test_a_key_or_token_that_no_session_takes_is_wrong_usage_and_not_shown(
+    run: Any, monkeypatch: pytest.MonkeyPatch, name: str, says: str
+) -> None:
+    """In the words of the other commands."""
+    monkeypatch.setenv("IDENTITY_SESSION_API_KEY", API_KEY)
+    monkeypatch.setenv(f"IDENTITY_SESSION_{name}", "canary\udcff")  # a byte that is no UTF-8
+    code, out, err = run()
+    assert (code, out) == (2, "")
+    assert err.startswith(f"identity-session: {says}")
+    assert "canary" not in err
+    assert cli.main(["status"]) == 2
+
+
 def test_it_works_as_a_module_of_its_own_process(store: Path) -> None:
     command = [sys.executable, "-W", "error", "-m", "identity_session", "doctor", "--storage", str(store)]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=30)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ..config import workspace_name
+from ..config import check_text, checked_key, workspace_name
 from ..findings import Examination, Finding
 from ..front import data_folder
 from .printing import PROG, count, print_report, shown
@@ -32,14 +32,24 @@ def doctor(args: argparse.Namespace) -> int:
     if args.torture is not None and args.torture < 1:
         raise UsageError("--torture takes a whole number of kills, 1 or more")
     settings = given_settings(args, DOCTOR_SETTINGS)
-    key, token = secret("API_KEY", args.api_key_file), settings.get("workspace_token")
-    workspace = workspace_name(key or "", token) if key or token else None
+    workspace = _workspace(secret("API_KEY", args.api_key_file), settings.get("workspace_token"))
     look = doctor.repair if args.fix else doctor.examine
     examined = look(settings.get("storage") or data_folder(), workspace)
     tortured = _tortured(args.torture) if args.torture else None
     lines = [*_lines(examined), *(_torture_lines(tortured) if tortured else ())]
     print_report(args, {**_report(examined), "torture": tortured and asdict(tortured)}, lines)
     return 0 if examined.is_healthy and not (tortured and tortured.losses) else 1
+
+
+def _workspace(api_key: str | None, token: str | None) -> str | None:
+    """The name of the workspace that is meant, None for all. Raises UsageError for what a session would refuse."""
+    try:
+        key = checked_key(api_key)
+        if token is not None:
+            check_text("workspace_token", token)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return workspace_name(key, token) if key or token else None
 
 
 def _tortured(kills: int) -> Outcome:
