@@ -55,8 +55,9 @@ class IdentityCallError(IdentitySessionError):
 
 
 class StorageError(IdentitySessionError):
-    """The local state could not be read or written. Nothing of it is lost: it is as it was before the call, or, where a
-    call writes more than one file, as after a part of it. Make the call again once the cause is gone."""
+    """The local state could not be read or written. What the call was to keep is kept: it is as before, or, where a
+    call changes several files, as after a part of it; a `reset()` that failed has removed a part. Make the call again
+    once the cause is gone."""
 
 
 class NewerStorageError(StorageError):
