@@ -21,7 +21,6 @@ from identity_session import AsyncIdentitySession, IdentitySession, MemoryStorag
 from identity_session.exchange import HTTPRequest
 from identity_session.idsync import LocalIDSync
 from identity_session.testing.faults import HOLD, RESET, Handler, Peer, RawRequest, RawServer, Step, answers, http
-from identity_session.testing.faults.servers import PATIENCE_SECONDS
 
 __all__ = [
     "FRONTS",
@@ -44,6 +43,8 @@ __all__ = [
 
 FRONTS = pytest.mark.parametrize("front", ["sync", "async"])
 MPID = "-5270928349802385746"
+PATIENCE_SECONDS = 5.0
+"""What a call may take where a test does not say; reached only when one hangs."""
 
 
 def user_answer(mpid: object = MPID, **members: object) -> dict[str, object]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 30.0
 """How long a server waits for what happens at once; reached only when a program or a handler hangs."""
 
 
@@ -213,7 +213,9 @@ class RawServer:
 
     def wait_for_quiet(self) -> None:
         """Return once every connection so far has been served to its end. Raises TimeoutError."""
-        for thread in list(self._threads):
+        with self._news:
+            threads = list(self._threads)
+        for thread in threads:
             thread.join(PATIENCE_SECONDS)
             if thread.is_alive():
                 raise TimeoutError("a connection is still served")
@@ -230,8 +232,9 @@ class RawServer:
             self.connections += 1
             self._peers.append(peer)
             thread = threading.Thread(target=self._serve, args=(handler, peer), daemon=True)
-            self._threads.append(thread)
-            thread.start()
+            with self._news:  # who waits for the threads finds none that has not begun
+                self._threads.append(thread)
+                thread.start()
 
     def _serve(self, handler: Handler, peer: Peer) -> None:
         try:
