@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from servers import FRONTS, HOLD, RESET, Driven, RawServer, answers, http, opened, user_answer
-from steady import SLACK_SECONDS, assert_within, steady
+from steady import SLACK_SECONDS, LateError, assert_within, steady
 
 from identity_session import RetryPolicy
 from identity_session.clock import monotonic
@@ -226,7 +226,8 @@ def test_the_deadline_covers_all_attempts(front: str) -> None:
         began = monotonic()
         assert driven.login().http_code in (503, -1)
         assert_within(monotonic() - began, 0.6 + SLACK_SECONDS)
-        assert len(server.requests) > 3
+        if len(server.requests) <= 3:
+            raise LateError(f"{len(server.requests)} attempts in 0.6 s")
 
 
 @FRONTS
@@ -236,6 +237,8 @@ def test_an_attempt_that_hangs_uses_up_the_time_of_those_after_it(front: str) ->
         began = monotonic()
         assert driven.identify().http_code == -1
         assert_within(monotonic() - began, 0.5 + SLACK_SECONDS)
+        if not server.requests:
+            raise LateError("the time was over before the request was sent")
         assert len(server.requests) == 1
 
 
