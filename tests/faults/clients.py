@@ -241,8 +241,9 @@ def grow(front: str, *urls: str) -> None:
     took_at_first = None
     for url in urls:
         code, seconds = one_login(front, url)
-        took_at_first = took_at_first or peak_mebibytes()
-        say(code, f"{peak_mebibytes() - took_at_first:.1f}", seconds)
+        now = peak_mebibytes()
+        took_at_first = took_at_first or now
+        say(code, f"{now - took_at_first:.1f}", seconds)
 
 
 def one_login(front: str, url: str) -> tuple[int, float]:

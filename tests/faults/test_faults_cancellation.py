@@ -6,6 +6,7 @@ import asyncio
 import gc
 import itertools
 import random
+import statistics
 from collections.abc import Callable, Coroutine, Generator
 from pathlib import Path
 from typing import Any
@@ -156,9 +157,13 @@ def test_a_login_cancelled_at_any_moment_leaves_the_old_state_or_the_new_one_and
     async def work() -> None:
         session = AsyncIdentitySession(KEY, base_url=server.url, storage=JsonStorage(tmp_path), retry=QUICKLY)
         await session.start()
-        began = monotonic()
-        await session.login(IDENTITIES)
-        span = monotonic() - began
+        spans = []
+        for _ in range(5):
+            assert (await session.logout()).http_code == 200
+            began = monotonic()
+            await session.login(IDENTITIES)
+            spans.append(monotonic() - began)
+        span = statistics.median(spans)
         while len(outcomes) < CANCELLATIONS or len(set(outcomes)) < 2:
             assert next(logins) < MOST_LOGINS
             assert (await session.logout()).http_code == 200

@@ -36,7 +36,7 @@ CALLS = ("start", "identify", "login", "logout", "modify", "search", "alias")
 WHO_IS_IT = ("start", "identify", "login", "logout")
 ONCE_ONLY = {"/v1/logout", f"/v1/identity/{KEY}/Alias"}
 LATEST_SECONDS = DEADLINE_SECONDS + SLACK_SECONDS
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 300.0
 """Reached only when a call hangs."""
 PACE = {"sync": 0.04, "async": 0.06}
 """Seconds from the beginning of one call to that of the next, where hundreds are under way."""
