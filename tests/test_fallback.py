@@ -22,6 +22,7 @@ import pytest
 from required import absent
 from scripted import KEY, Clock, Scripted, ids, session, user
 from servers import FRONTS, opened
+from steady import assert_within, steady
 from storage_helpers import child, login, make_session, next_line, started, tree, workspace_of, write_document
 
 from identity_session import (
@@ -32,6 +33,7 @@ from identity_session import (
     StorageBusyError,
     StorageError,
 )
+from identity_session.clock import monotonic
 from identity_session.fallback import FallbackStorage
 
 PROGRAM = Path(__file__).with_name("poor_places.py")
@@ -249,17 +251,22 @@ def test_where_the_state_can_be_used_nothing_is_different(tmp_path: Path, caplog
     assert (again.mpid, again.get_users(), caplog.records) == (None, [], [])
 
 
+@steady
 def test_a_busy_lock_is_no_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A start while another process holds the lock is -1, as ever, and the next one is saved."""
-    own = session(Scripted(user("1")), JsonStorage(tmp_path), strict_storage=False, timeout=0.3)
+    folder = tempfile.mkdtemp(dir=tmp_path)
+    own = session(Scripted(user("1")), JsonStorage(folder), strict_storage=False, timeout=0.3)
     workspace = own.storage.in_use.path  # type: ignore[attr-defined]
     with child("hold", workspace) as process:
         assert next_line(process) == "held"
         assert own.start().http_code == -1
         with pytest.raises(StorageBusyError):
             own.touch()
-    assert own.start().http_code == 200
-    assert session(storage=JsonStorage(tmp_path)).mpid == "1"
+    began = monotonic()
+    code = own.start().http_code
+    assert_within(monotonic() - began, 0.3, "which is all the time that it had")
+    assert code == 200
+    assert session(storage=JsonStorage(folder)).mpid == "1"
     assert caplog.records == []
 
 

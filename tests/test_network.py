@@ -103,7 +103,7 @@ def test_calls_one_after_the_other_share_a_connection(front: str) -> None:
 def test_a_connection_whose_call_was_given_up_is_not_used_again(front: str) -> None:
     with (
         RawServer([HOLD], answers(USER)) as server,
-        opened(front, base_url=server.url, retry=None, timeout=0.5) as driven,
+        opened(front, base_url=server.url, retry=None, timeout=1.5) as driven,
     ):
         codes = [driven.login(LOGIN).http_code for _ in range(2)]
         assert codes == [-1, 200]

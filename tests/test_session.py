@@ -90,11 +90,12 @@ class TestTime:
     def test_a_deadline_ends_although_time_is_frozen(self, tmp_path: Path) -> None:
         """Another holder keeps the lock; the call gives up when its time is over."""
         with freeze_time("2026-01-05T10:00:00Z"):
-            own = session(storage=JsonStorage(tmp_path), timeout=0.2)
+            own = session(storage=JsonStorage(tmp_path))
             own.start()
+            hasty = session(storage=JsonStorage(tmp_path), timeout=0.2)
             holder = JsonStorage(tmp_path).in_workspace(own._settings.workspace)
             with holder.lock(1):
-                result = own.login(ids(email="a"))
+                result = hasty.login(ids(email="a"))
             assert result.http_code == HTTPCodes.NO_HTTP_COVERAGE
             assert "lock" in result.body
             assert own.current_user.identities == {}
