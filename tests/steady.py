@@ -6,6 +6,7 @@ so while the process was running, or every time, fails; what is wrong and not la
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
@@ -37,27 +38,37 @@ def assert_within(seconds: float, bound: float, about: object = "") -> None:
 
 
 class Heartbeat:
-    """Wakes up at short intervals; `longest_stall` is by how many seconds it overslept."""
+    """Wakes up at short intervals on each processor, as one may be taken away while others go on. `longest_stall` is by
+    how many seconds it overslept, once it has ended."""
 
     longest_stall = 0.0
 
     def __enter__(self) -> Self:
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heartbeat")
-        self._thread.start()
+        self._stalls: list[float] = []
+        processors = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [None]
+        self._threads = [threading.Thread(target=self._beat, args=(each,), name="heartbeat") for each in processors]
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._over.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
+        self.longest_stall = max(self._stalls)
 
-    def _beat(self) -> None:
-        last, over = monotonic(), False
+    def _beat(self, processor: int | None) -> None:
+        longest, last, over = 0.0, monotonic(), False
+        if processor is not None:
+            with contextlib.suppress(OSError):  # it may have been taken away for good
+                os.sched_setaffinity(0, {processor})  # of this thread alone
         while not over:
             over = self._over.wait(_BEAT_SECONDS)
             now = monotonic()
-            self.longest_stall = max(self.longest_stall, now - last - _BEAT_SECONDS)
+            longest = max(longest, now - last - _BEAT_SECONDS)
             last = now
+        self._stalls.append(longest)
 
 
 def steady(test: Callable[..., None]) -> Callable[..., None]:

@@ -8,9 +8,10 @@ import os
 import signal
 import subprocess
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from steady import LateError, assert_within, steady
+from steady import Heartbeat, LateError, assert_within, steady
 
 from identity_session.clock import monotonic, pause
 
@@ -79,6 +80,27 @@ def test_a_bound_that_is_missed_because_the_process_stood_still_is_tried_again(r
     [(name, times)] = repeated.items()
     assert name.endswith("test_a_bound_that_is_missed_because_the_process_stood_still_is_tried_again")
     assert times == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no threads that are bound to a processor here")
+@pytest.mark.parametrize("processors", [None, 1], ids=["all", "one"])
+def test_each_processor_that_a_test_may_use_is_watched_and_the_test_itself_is_bound_to_none(
+    processors: int | None,
+) -> None:
+    def watch() -> None:
+        given = set(sorted(os.sched_getaffinity(0))[:processors])
+        os.sched_setaffinity(0, given)
+        with Heartbeat() as heart:
+            until = monotonic() + 30
+            watched: list[set[int]] = []
+            while watched != [{each} for each in sorted(given)] and monotonic() < until:
+                pause(0.001)
+                watched = sorted((os.sched_getaffinity(each.native_id) for each in heart._threads), key=min)
+            assert watched == [{each} for each in sorted(given)]
+            assert os.sched_getaffinity(0) == given
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(watch).result()
 
 
 @pytest.mark.parametrize("bound", [0.3, 0.2])
