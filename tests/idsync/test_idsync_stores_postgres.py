@@ -72,6 +72,8 @@ def test_a_lock_that_is_not_free_in_time_fails_the_call_only(postgres_url: str) 
 
     named = [("email", "a")]
     with opened(postgres_url) as store:
+        with store.transaction(named), store.transaction([("email", "b")]):
+            pass  # from now on there are two connections, and nobody waits for one
         with store.transaction(named) as holding:
             assert not holding.all()
             with pytest.raises(psycopg.errors.LockNotAvailable), store.transaction(named, seconds=1) as profiles:
@@ -90,6 +92,7 @@ def test_the_waits_for_several_locks_are_one_wait(postgres_url: str, postgres_se
     email, other = sorted(identity_hash(*identity) for identity in NAMED)
     room, whole = map(int, re.findall(r"lock_shared\((\d+), (-\d+)\)", SHARE_STORE)[0])
     with opened(postgres_url) as store, ExitStack() as stack:
+        contents(store)  # from now on there is a connection, and nobody waits for one
         holding = [stack.enter_context(psycopg.connect(**postgres_server)) for _ in range(3)]
         for connection, key in zip(holding, [(room, whole), (email,), (other,)], strict=True):
             connection.execute(f"SELECT pg_advisory_xact_lock({', '.join(map(str, key))})")
@@ -107,8 +110,10 @@ def test_the_waits_for_several_locks_are_one_wait(postgres_url: str, postgres_se
 def later(seconds: float, do: Callable[[], object]) -> Iterator[None]:
     timer = threading.Timer(seconds, do)
     timer.start()
-    yield
-    timer.join()
+    try:
+        yield
+    finally:
+        timer.join()
 
 
 def test_a_lost_connection_is_replaced(postgres_url: str, connection) -> None:

@@ -126,8 +126,8 @@ def test_opening_waits_while_another_process_sets_the_file_up(tmp_path: Path, mo
             with pytest.raises(StorageError, match="locked"):
                 SQLiteStore(path, counter())
         free = threading.Timer(0.2, connection.execute, ["COMMIT"])
-        free.start()
         began = time.monotonic()
+        free.start()
         SQLiteStore(path, counter()).close()
         assert time.monotonic() - began > 0.1
         free.join()
