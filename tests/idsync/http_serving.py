@@ -56,9 +56,10 @@ class Client(Driver):
         return self.request(method, f"/emulator/{path}", body, headers)
 
     def raw(self, data: bytes) -> bytes:
-        """Send these bytes and read until the service closes the connection."""
+        """Send these bytes, or as many as it takes, and read until the service closes the connection."""
         with socket.create_connection(("127.0.0.1", self.port), PATIENCE_SECONDS) as connection:
-            connection.sendall(data)
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(data)
             return read_to_end(connection)
 
 
@@ -71,6 +72,10 @@ def request_on(
 ) -> Answer:
     data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
     connection.request(method, target, data, dict(headers or {}))
+    return answer_on(connection)
+
+
+def answer_on(connection: http.client.HTTPConnection) -> Answer:
     answer = connection.getresponse()
     return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import random
 import signal
 import socket
@@ -15,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from http_serving import PATIENCE_SECONDS, Client, ServeProcess, first_line, request_on
+from http_serving import PATIENCE_SECONDS, Client, ServeProcess, answer_on, first_line
 from idsync_driver import KEY
 from required import only_slow
 from steady import assert_within, steady
@@ -46,11 +47,10 @@ class Load:
     def _run(self, thread: int) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self._client.port, timeout=PATIENCE_SECONDS)
         with contextlib.closing(connection):
-            heard = time.monotonic()
             for number in range(1_000_000):
                 try:
                     if connection.sock is None:
-                        heard = time.monotonic()
+                        idle_since = time.monotonic()
                         connection.connect()
                 except OSError:
                     return
@@ -59,13 +59,19 @@ class Load:
                 headers = KEY if self._keep_alive else {**KEY, "connection": "close"}
                 began = time.monotonic()
                 try:
-                    answer = request_on(connection, "POST", "/v1/login", body, headers)
+                    try:
+                        connection.request("POST", "/v1/login", json.dumps(body), headers)
+                    finally:
+                        sent = time.monotonic()
+                    answer = answer_on(connection)
                 except (OSError, http.client.HTTPException) as error:
-                    # A thread that was kept waiting for its processor speaks on a connection that may be closed.
-                    if began - heard < Server.drain_seconds:
+                    # A thread that was kept waiting for its processor speaks on a connection that may be closed. The
+                    # service has found it idle for this long at most: it answered the request before after that had
+                    # begun, and had this one by the time it was written.
+                    if sent - idle_since < Server.drain_seconds:
                         self.lost.append(f"{type(error).__name__} {error}")
                     return
-                heard = time.monotonic()
+                idle_since = began
                 assert answer.status == 200, answer
                 self.answered[customer] = answer.mpid
 
@@ -152,8 +158,9 @@ from identity_session.cli import main
 close = asyncio.Server.close
 
 def slow(server):
+    asyncio.Server.close = close
     print("closing", flush=True)
-    time.sleep(1)
+    time.sleep(3)
     close(server)
 
 asyncio.Server.close = slow
@@ -186,7 +193,7 @@ def test_a_request_under_way_is_answered_before_the_end() -> None:
 
 @steady
 def test_the_end_does_not_wait_for_ever() -> None:
-    """A request that takes a minute, and connections that say nothing, are cut off within ten seconds."""
+    """A request that takes a minute, and connections that say nothing, are cut off within nine seconds."""
     with ServeProcess() as served:
         served.emulator("PUT", "faults", {"faults": [{"endpoint": "login", "latency_ms": 60_000}]})
         with ThreadPoolExecutor(1) as pool:
@@ -194,7 +201,7 @@ def test_the_end_does_not_wait_for_ever() -> None:
             wait_for_call(served, lambda: len(served.emulator("GET", "calls").body["calls"]) == 1)
             started = time.monotonic()
             code, _, _ = served.end(signal.SIGTERM)
-            assert_within(time.monotonic() - started, 10)
+            assert_within(time.monotonic() - started, 9)  # from then on it ends by force, with code 1
             assert code == 0
             with contextlib.suppress(OSError, http.client.HTTPException):
                 assert answer.result(PATIENCE_SECONDS).status == 500
