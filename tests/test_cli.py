@@ -660,8 +660,9 @@ class TestEnding:
         assert ran.json
 
     @steady
-    def test_interrupted(self) -> None:
+    def test_interrupted(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Ctrl-C ends a call that waits, at once, quietly and with 130."""
+        monkeypatch.setattr("identity_session.testing.faults.servers.PATIENCE_SECONDS", 30)  # the program is to start
         with RawServer(lambda peer: peer.request() and peer.hold()) as server:
             env = {**os.environ, "IDENTITY_SESSION_API_KEY": KEY, "IDENTITY_SESSION_BASE_URL": server.url}
             command = [sys.executable, "-m", "identity_session", "start"]

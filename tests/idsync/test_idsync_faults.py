@@ -70,11 +70,11 @@ def test_a_status_is_answered_and_nothing_written(ask: Any) -> None:
     idsync = LocalIDSync()
     idsync.set_faults([{"endpoint": "identify", "times": 2, "status": 503, "retry_after": 7}])
     for _ in range(2):
-        answer = ask(idsync, 1.0)
+        answer = ask(idsync, 30.0)
         assert (status(answer), answer.headers["retry-after"]) == (503, "7")
         assert json.loads(content(answer))["errors"][0]["code"] == "INTERNAL_ERROR"
     assert idsync.profiles() == []
-    assert status(ask(idsync, 1.0)) == 200
+    assert status(ask(idsync, 30.0)) == 200
     assert [(call["status"], call["created"]) for call in idsync.calls()] == [(503, False), (503, False), (200, True)]
     assert idsync.calls()[0]["reasons"] == ["A fault answers with status 503; nothing was done."]
 
@@ -85,7 +85,7 @@ def test_a_connection_is_dropped_before_or_after_the_write(ask: Any, when: str, 
     idsync = LocalIDSync()
     idsync.set_faults([{"endpoint": "*", "times": 1, "drop": when}])
     with pytest.raises(FAILURE.get(ask, httpx.RemoteProtocolError)) as caught:
-        ask(idsync, 1.0)
+        ask(idsync, 30.0)
     assert getattr(caught.value, "sent", True) is True
     assert len(idsync.profiles()) == written
     (call,) = idsync.calls()
@@ -98,7 +98,7 @@ def test_a_body_that_is_no_json(ask: Any, kind: str, media: str) -> None:
     """A 200 all the same, as a broken proxy gives it."""
     idsync = LocalIDSync()
     idsync.set_faults([{"endpoint": "identify", kind: True}])
-    answer = ask(idsync, 1.0)
+    answer = ask(idsync, 30.0)
     assert (status(answer), answer.headers["content-type"]) == (200, f"{media}; charset=utf-8")
     with pytest.raises(ValueError, match="Expecting"):
         json.loads(content(answer))
