@@ -6,7 +6,7 @@ import { chromium } from "playwright-core";
 const CALL_MS = 20000;
 const { executable, profile, page: url, identity, calls } = JSON.parse(process.argv[2]);
 
-const browser = await chromium.launchPersistentContext(profile, {
+const options = {
   executablePath: executable,
   headless: true,
   args: [
@@ -21,7 +21,9 @@ const browser = await chromium.launchPersistentContext(profile, {
     // Nothing but this machine can be reached.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
   ],
-});
+};
+const launch = () => chromium.launchPersistentContext(profile, options);
+const browser = await launch().catch(launch); // once more: nothing was sent by then
 
 const within = (promise, what) => {
   let timer;
