@@ -25,7 +25,7 @@ from steady import assert_within, steady
 from identity_session import IdentitySession, cli
 from identity_session.cli import commands, settings
 from identity_session.cli.settings import SETTINGS
-from identity_session.clock import monotonic
+from identity_session.clock import monotonic, pause
 from identity_session.idsync import LocalIDSync
 
 KEY, SECRET = "us1-key-of-the-shop", "secret-of-the-shop"
@@ -660,14 +660,14 @@ class TestEnding:
         assert ran.json
 
     @steady
-    def test_interrupted(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_interrupted(self) -> None:
         """Ctrl-C ends a call that waits, at once, quietly and with 130."""
-        monkeypatch.setattr("identity_session.testing.faults.servers.PATIENCE_SECONDS", 30)  # the program is to start
         with RawServer(lambda peer: peer.request() and peer.hold()) as server:
             env = {**os.environ, "IDENTITY_SESSION_API_KEY": KEY, "IDENTITY_SESSION_BASE_URL": server.url}
             command = [sys.executable, "-m", "identity_session", "start"]
             with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as waiting:
                 server.wait_for_requests(1)
+                pause(0.05)  # until it waits: a signal in the instant before is heard only when the wait is over
                 began = monotonic()
                 waiting.send_signal(signal.SIGINT)
                 out, err = waiting.communicate(timeout=10)

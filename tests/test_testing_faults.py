@@ -468,7 +468,7 @@ def test_a_huge_body_is_as_huge_as_it_says() -> None:
 def test_a_bomb_is_small_until_it_is_unpacked() -> None:
     with (
         RawServer(behaviours.gzip_bomb(20)) as server,
-        httpx.Client() as client,
+        httpx.Client(trust_env=False) as client,
         client.stream("POST", f"{server.url}/login") as response,
     ):
         sizes = [len(chunk) for chunk in response.iter_bytes()]
@@ -486,9 +486,10 @@ def test_a_handler_that_fails_fails_the_test() -> None:
 
 
 def test_requests_that_do_not_come_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("identity_session.testing.faults.servers.PATIENCE_SECONDS", 0.01)
-    with RawServer([USER]) as server, pytest.raises(TimeoutError, match="0 of 1 requests have arrived"):
-        server.wait_for_requests(1)
+    with RawServer([USER]) as server, monkeypatch.context() as patch:
+        patch.setattr("identity_session.testing.faults.servers.PATIENCE_SECONDS", 0.01)
+        with pytest.raises(TimeoutError, match="0 of 1 requests have arrived"):
+            server.wait_for_requests(1)
 
 
 # Programs that are killed
