@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from identity_session import IdentitySession, JsonStorage
+from identity_session import IdentitySession, JsonStorage, Storage
 from identity_session import files as storage_files
 from identity_session.exchange import HTTPAnswer, HTTPRequest
 from identity_session.testing import faults
@@ -102,6 +102,13 @@ def read_document(file: Path) -> dict[str, Any]:
     document = json.loads(file.read_text())
     assert isinstance(document, dict)
     return document
+
+
+def content_of(storage: Storage, name: str) -> dict[str, Any] | None:
+    """What was written, without what the storage adds for itself."""
+    stored = storage.read(name)
+    own = ("schema_version", "generation", "checksum")
+    return None if stored is None else {key: value for key, value in stored.items() if key not in own}
 
 
 def write_document(file: Path, content: Mapping[str, Any], **envelope: Any) -> None:
