@@ -129,7 +129,7 @@ class Archive:
             forgotten = change.forget
             if change.users and self._max_users:
                 with contextlib.suppress(StorageError):  # the change is made; the next one tries again
-                    forgotten += self._forget_oldest(change, self._max_users)
+                    forgotten += self._forget_oldest(after, self._max_users, left=None if stays else before.mpid)
             return Committed(before, after, forgotten)
 
     @_discreet
@@ -182,13 +182,12 @@ class Archive:
         user = _user(stored) if stored else None
         return user if user and _name(user.mpid) == name else None  # a copy under another name is nobody
 
-    def _forget_oldest(self, change: Change, max_users: int) -> tuple[str, ...]:
+    def _forget_oldest(self, after: Snapshot, max_users: int, left: str | None) -> tuple[str, ...]:
         if len(self._storage.names("users")) < max_users:
             return ()
+        others = [user for user in self._others() if user.mpid != after.mpid]
         # Who has just left is known to be the newest, whatever the clock says.
-        latest = {user.mpid for user in change.users}
-        others = [user for user in self._others() if user.mpid != change.snapshot.mpid]
-        others.sort(key=lambda user: (user.mpid not in latest, _order(user)))
+        others.sort(key=lambda user: (user.mpid != left, _order(user)))
         for user in others[max_users - 1 :]:
             self._storage.delete(_name(user.mpid))
         return tuple(user.mpid for user in others[max_users - 1 :])

@@ -126,13 +126,14 @@ class Core:
     def _resolved_request(self, snapshot: Snapshot) -> CleanRequest:
         """What the automatic identify says: what is configured, or else what is stored when this is first looked at, or
         looked at once another session has changed the user, maybe forgotten them."""
-        if self._resolved is None or snapshot.mpid != self._seen_current:
+        request = self._resolved
+        if request is None or snapshot.mpid != self._seen_current:
             request = clean_request(self._configured)
             if not request.identities:
                 stored: dict[str, str | None] = {**snapshot.user.identities} if snapshot.user else {}
                 request = replace(request, identities=stored, is_recalled=True)
             self._resolved, self._seen_current = request, snapshot.mpid
-        return self._resolved
+        return request
 
     def _automatic_identify(self, deadline: float) -> Conversation[Outcome]:
         self._automatic_identify_made = True
@@ -184,16 +185,19 @@ class Core:
         remembered = self._recall(snapshot, question)
         reply = remembered or _usable(call, (yield from self._ask(question, deadline)))
         sent = remembered is None
+        first = question if snapshot.device_application_stamp is None else None
         if isinstance(reply, NoReply) or reply.status != 200:
-            active = yield self._apply(self._policy.was_active(question), deadline, question)
+            active = yield self._apply(self._policy.was_active(question), deadline, first)
             now = active.after if isinstance(active, Committed) else snapshot
             if isinstance(reply, NoReply):
                 return failed(now, reply.text)
             return Outcome(reply.status, reply.body, now.mpid)
         answered = self._policy.answered(question, reply, user_when_asked=snapshot.user, sent=sent)
-        committed = yield self._apply(answered, deadline, question)
+        committed = yield self._apply(answered, deadline, first)
         if isinstance(committed, StorageError):
             return failed(snapshot, f"the answer came but could not be saved: {committed}")
+        if committed.before.mpid != self._seen_current:
+            self._resolved = None  # by another session, before this call ended
         self._seen_current = committed.after.mpid
         return Outcome(200, reply.body, committed.after.mpid, _previous(committed), request.on_user_alias)
 
@@ -305,8 +309,8 @@ class Core:
         if isinstance(committed, StorageError):
             raise committed
 
-    def _apply(self, rule: Rule, deadline: float, sent: Question | None = None) -> Apply:
-        return Apply(self._policy.with_device(rule, sent), deadline)
+    def _apply(self, rule: Rule, deadline: float, first: Question | None = None) -> Apply:
+        return Apply(self._policy.with_device(rule, first), deadline)
 
     # Asking
 
@@ -325,7 +329,8 @@ class Core:
             yield Pause(wait)
             snapshot = yield Read()
             if isinstance(snapshot, Snapshot) and (
-                self._policy.is_shut(snapshot) or (question.is_recalled and snapshot.mpid != question.mpid)
+                self._policy.is_shut(snapshot)
+                or (question.is_recalled and question.mpid not in (None, snapshot.mpid))
             ):
                 return counts
             attempt += 1

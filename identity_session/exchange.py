@@ -50,7 +50,7 @@ class Question:
     """The current MPID: sent as `previous_mpid`, and the path of modify."""
     known_identities: Identities | None = None
     is_recalled: bool = False
-    """Whether the known identities are what is stored of that user, and no caller said them."""
+    """Whether no caller said the known identities: they were stored when the automatic identify was looked at."""
     identity_changes: tuple[IdentityChange, ...] = ()
     alias: AliasSpan | None = None
 

@@ -224,9 +224,9 @@ class Front(ABC, Generic[View]):
         """Who is told of a result, in this order: the alias hook, the listeners, the callback."""
         user, previous = result.get_user(), result.get_previous_user()
         messages: list[Message] = []
-        if outcome.http_code == 200 and outcome.on_user_alias:
-            messages.append((outcome.on_user_alias, (previous, user)))
         if outcome.http_code == 200 and user is not None:
+            if outcome.on_user_alias:
+                messages.append((outcome.on_user_alias, (previous, user)))
             messages += [(listener, (user, previous)) for listener in self._listeners]
         if callback is not None:
             messages.append((callback, (result,)))

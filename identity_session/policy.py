@@ -28,9 +28,10 @@ class Policy:
         """The session, if it has not expired by now."""
         return rules.live_session(snapshot, now_ms, self._settings.session_timeout_ms)
 
-    def with_device(self, rule: Rule, sent: Question | None = None) -> Rule:
-        """A rule after which the device has a stamp: the one it was sent with, if it is the first."""
-        new_stamp = sent.device_application_stamp if sent else self._settings.new_id()
+    def with_device(self, rule: Rule, first: Question | None = None) -> Rule:
+        """A rule after which the device has a stamp, if need be a new one: that of the first question, if it had none
+        before."""
+        new_stamp = first.device_application_stamp if first else self._settings.new_id()
 
         def stamped(snapshot: Snapshot, find: FindUser) -> Change:
             change = rule(snapshot, find)
@@ -100,7 +101,8 @@ class Policy:
             change = rules.identified(
                 snapshot, find, question, reply, now_ms, user_when_asked=user_when_asked, keep_ephemeral=keep
             )
-            if not settings.cache_identity or not sent:
+            is_heeded = change.snapshot.mpid == reply.mpid
+            if not settings.cache_identity or not sent or not is_heeded:
                 return change
             key = settings.credentials.api_key
             return replace(change, snapshot=cache.remember(change.snapshot, question, reply, key, now_ms))

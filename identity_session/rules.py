@@ -52,8 +52,8 @@ def identified(
     5. The user who leaves was last seen now; one the service called ephemeral is forgotten if so configured.
     6. Remembered answers belong to one user; they go with the user, and on logout.
 
-    But an answer to what is stored of a user, whom another session has replaced or forgotten meanwhile, makes nobody
-    else current.
+    But an answer to a question that no caller asked, the automatic identify with what is stored, takes nobody's place
+    whom another session has made current meanwhile, and brings nobody back whom it has forgotten.
     """
     mpid = reply.mpid or ""
     if question.is_recalled and snapshot.mpid not in (question.mpid, mpid):

@@ -227,8 +227,9 @@ class JsonStorage:
         with contextlib.suppress(OSError, StorageError):
             if users.is_dir() and not users.is_symlink():
                 if stat.S_IMODE(users.stat().st_mode) != 0o700:
-                    files.make_private_folder(users)  # first, or its owner may not reach what is in it
                     had_another.append(users)
+                    with contextlib.suppress(StorageError):
+                        files.make_private_folder(users)  # first, or its owner may not reach what is in it
                 if had_another:
                     for file in self.own_files(users):
                         files.make_private_file(file)

@@ -442,6 +442,18 @@ def test_who_has_just_left_is_kept_before_others_whatever_the_clock_says(tmp_pat
         assert [user.mpid for user in session.get_users()] == ["4", "2", "3"]
 
 
+def test_a_user_who_is_edited_has_not_just_left(tmp_path: Path) -> None:
+    """And is not kept in the place of one who was seen later."""
+    with freeze_time("2024-01-01") as frozen:
+        session = started(tmp_path)
+        for mpid in ("1", "2", "3", "4"):
+            frozen.tick(60)
+            login(session, mpid)
+        again = make_session(tmp_path, max_users=3)
+        again.get_user("1").set_attribute("plan", "gold")
+        assert [user.mpid for user in again.get_users()] == ["4", "3", "2"]
+
+
 def test_the_users_are_looked_through_only_once_there_are_as_many_as_may_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

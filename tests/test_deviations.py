@@ -931,7 +931,24 @@ class TestD32OtherSessionsOfTheSameState:
         own.start_new_session()
         assert identities(service(own).last) == ({"other": "b"} if leaves == "login" else {})
 
-    def _start_while_the_user_leaves(self, leaves: str, *answers: Any) -> Any:
+    @pytest.mark.parametrize("own_call", ["login", "modify"])
+    def test_nor_does_one_after_a_call_of_its_own_that_came_later(self, own_call: str) -> None:
+        """What was stored of one person is not said for another, and so does not become theirs."""
+        storage = MemoryStorage()
+        other = session(Scripted(user("1"), user("2")), storage=storage, identify_request=ids(email="a"))
+        other.start()
+
+        def meanwhile(_: HTTPRequest) -> dict[str, Any]:
+            other.login(ids(other="b"))
+            return user("3") if own_call == "login" else {}
+
+        own = session(Scripted(meanwhile, user("4")), storage=storage)
+        assert own.start().http_code == -3
+        getattr(own, own_call)(ids(customerid="c"))
+        own.start_new_session()
+        assert identities(service(own).last) == ({"customerid": "c"} if own_call == "login" else {"other": "b"})
+
+    def _start_while_the_user_leaves(self, leaves: str, *answers: Any, **settings: Any) -> Any:
         """A session that has made a start with the identities stored of user 1, who leaves when it is under way."""
         storage = MemoryStorage()
         other = session(Scripted(user("1"), 503), storage=storage, identify_request=ids(email="a"))
@@ -949,7 +966,8 @@ class TestD32OtherSessionsOfTheSameState:
                     other.login(ids(other="b"))
             return answers[0]
 
-        own = session(Scripted(meanwhile, *answers[1:]), storage=storage, retry=RetryPolicy(initial_seconds=0))
+        settings |= {"storage": storage, "retry": RetryPolicy(initial_seconds=0)}
+        own = session(Scripted(meanwhile, *answers[1:]), **settings)
         result = own.start()
         assert identities(service(own).requests[0][1]) == {"email": "a"}
         return own, result
@@ -964,11 +982,47 @@ class TestD32OtherSessionsOfTheSameState:
 
     @pytest.mark.parametrize("leaves", ["forget", "reset", "login"])
     def test_a_late_answer_to_what_was_stored_brings_nobody_back(self, leaves: str) -> None:
-        own, result = self._start_while_the_user_leaves(leaves, user("1", is_logged_in=True, context="c"))
+        """Nor the device, nor anything that is remembered of the answer."""
+        answer = (200, user("1", is_logged_in=True, context="c"), {"x-mp-max-age": "3600"})
+        own, result = self._start_while_the_user_leaves(leaves, answer, cache_identity=True)
         left_current = "2" if leaves == "login" else None
         assert (result.http_code, own.mpid, own.context) == (200, left_current, None)
         assert result.get_previous_user() is None
         assert own.get_user("1") is None or not own.get_user("1").is_logged_in
+        assert not own._archive.seen().answers
+        sent = service(own).last["known_identities"]["device_application_stamp"]
+        assert (own.device_id == sent) is (leaves != "reset")
+
+    def test_a_hook_is_not_told_that_nobody_came(self) -> None:
+        heard: list[Any] = []
+        request = {"userIdentities": {}, "onUserAlias": lambda *users: heard.append(users)}
+        own, result = self._start_while_the_user_leaves("forget", user("1"), identify_request=request)
+        assert (result.http_code, own.mpid, heard) == (200, None, [])
+
+    def test_a_first_start_which_says_nothing_is_tried_again_whoever_has_come(self) -> None:
+        """Two programs begin at once, and the service is busy."""
+        storage = MemoryStorage()
+        other = session(Scripted(user("9")), storage=storage)
+
+        def meanwhile(_: HTTPRequest) -> int:
+            other.start()
+            return 503
+
+        own = session(Scripted(meanwhile, user("9")), storage=storage, retry=RetryPolicy(initial_seconds=0))
+        assert own.start().http_code == 200
+        assert len(service(own).requests) == 2
+
+    def test_a_late_answer_to_a_first_start_takes_nobodys_place(self) -> None:
+        storage = MemoryStorage()
+        other = session(Scripted(user("9")), storage=storage)
+
+        def meanwhile(_: HTTPRequest) -> dict[str, Any]:
+            other.login(ids(email="a"))
+            return user("5")
+
+        own = session(Scripted(meanwhile), storage=storage)
+        assert own.start().get_user().mpid == "9"
+        assert own.get_user("5") is None
 
     def test_two_starts_at_once_end_with_the_same_user(self) -> None:
         """Though the service has merged what both have said into another one."""

@@ -417,18 +417,23 @@ def test_what_was_open_to_others_becomes_private_with_the_first_change(tmp_path:
     assert {stat.S_IMODE(path.stat().st_mode) for path in (storage.path, storage.path / "users")} == {0o700}
 
 
-def test_what_cannot_be_made_private_stops_no_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It belongs to somebody else, say. Nor does it keep the folder of the users from becoming private."""
+@pytest.mark.parametrize("name", ["device.json", "users"])
+def test_what_cannot_be_made_private_stops_no_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It belongs to somebody else, say. Nor does it keep anything else from becoming private."""
     storage = JsonStorage(tmp_path)
     with storage.lock(0):
-        for name in ("device", USER):
-            storage.write(name, {"n": 1})
-    storage.file_of("device").chmod(0o644)
-    (tmp_path / "users").chmod(0o755)
+        for written in ("device", USER):
+            storage.write(written, {"n": 1})
+    others = [storage.file_of(USER), storage.file_of("device"), tmp_path / "users"]
+    for path in others:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    others = [path for path in others if path.name != name]
     chmod = Path.chmod
 
     def not_ours(path: Path, mode: int, **options: Any) -> None:
-        if path.name == "device.json":
+        if path.name == name:
             raise PermissionError(errno.EPERM, "Operation not permitted")
         chmod(path, mode, **options)
 
@@ -437,7 +442,7 @@ def test_what_cannot_be_made_private_stops_no_change(tmp_path: Path, monkeypatch
     with other.lock(0):
         other.write("state", {"n": 1})
     assert storage.read("device") is not None
-    assert stat.S_IMODE((tmp_path / "users").stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in others} == {0}
 
 
 @pytest.mark.parametrize("removed", ["delete", "clear"])
