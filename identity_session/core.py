@@ -329,8 +329,7 @@ class Core:
             yield Pause(wait)
             snapshot = yield Read()
             if isinstance(snapshot, Snapshot) and (
-                self._policy.is_shut(snapshot)
-                or (question.is_recalled and question.mpid not in (None, snapshot.mpid))
+                self._policy.is_shut(snapshot) or (question.is_recalled and question.mpid not in (None, snapshot.mpid))
             ):
                 return counts
             attempt += 1
