@@ -42,7 +42,11 @@ def serve(args: argparse.Namespace) -> int:
     from ..idsync.serve import serve as run
     from ..idsync.strategies import read_table
 
+    serves = False
+
     def announce(url: str, closed: bool) -> None:
+        nonlocal serves
+        serves = True
         if closed:
             complain(f"others can reach this address, so /emulator is closed; set {ENV}TOKEN to open it", 0)
         print_report(args, {"url": url}, [f"listening on {url}"])
@@ -58,6 +62,8 @@ def serve(args: argparse.Namespace) -> int:
         )
         return run(settings, announce)
     except (ValueError, ImportError, OSError, StorageError) as error:
+        if serves:
+            raise  # whatever it is, the settings are right: nobody reads what is printed, say
         raise UsageError(shown(" ".join(str(error).split()))) from None
 
 

@@ -65,8 +65,9 @@ class ServeSettings:
 def serve(settings: ServeSettings, announce: Callable[[str, bool], None]) -> int:
     """Serve until SIGTERM or SIGINT, and return the exit code.
 
-    `announce` is called once with the URL, and whether `/emulator` is closed for want of a token. Raises ValueError
-    or OSError for what cannot be served, and ImportError if the extra `postgres` is missing.
+    `announce` is called once with the URL, and whether `/emulator` is closed for want of a token; what it raises ends
+    the service. Raises ValueError or OSError for what cannot be served, and ImportError if the extra `postgres` is
+    missing.
     """
     _import_server()
     with listener(settings.host, settings.port) as sock:
@@ -161,24 +162,35 @@ class _Parent:
     def run(self, ready: Callable[[], None]) -> int:
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, self._end)
+        try:
+            self._start()
+            if self._all_up():
+                ready()
+                wait([worker.sentinel for worker in self._workers])
+            lost = not self._ending
+        finally:
+            self._end()
+            self._join()
+        # One that was still starting had nothing to end in order.
+        orderly = all(worker.exitcode in (0, -signal.SIGTERM) for worker in self._workers)
+        return 0 if orderly and not lost else 1
+
+    def _start(self) -> None:
         for worker in self._workers:
             worker.start()
+        if self._ending:
+            self._end()  # one that was being started when the signal came was not there to be told
         # What the parent kept open would not end when the workers end.
         for writer in self._writers:
             writer.close()
         self._sock.close()
-        if self._all_up():
-            ready()
-            wait([worker.sentinel for worker in self._workers])
-        lost = not self._ending
-        self._end()
+
+    def _join(self) -> None:
         for worker in self._workers:
-            worker.join(END_SECONDS)
-            if worker.is_alive():
-                worker.kill()
-        # One that was still starting had nothing to end in order.
-        orderly = all(worker.exitcode in (0, -signal.SIGTERM) for worker in self._workers)
-        return 0 if orderly and not lost else 1
+            if worker.pid is not None:
+                worker.join(END_SECONDS)
+                if worker.is_alive():
+                    worker.kill()
 
     def _all_up(self) -> bool:
         """Whether every worker serves; False as soon as one never will."""

@@ -219,6 +219,8 @@ class TestRefusing:
 
 
 class TestWorkers:
+    TWO = ("--port", "0", "--workers", "2", "--database", "profiles.db")
+
     def test_they_share_port_and_profiles_and_end_together(self, shared_database: str) -> None:
         """One line, several processes, one end."""
         with ServeProcess("--database", shared_database, "--workers", "3") as served:
@@ -246,6 +248,49 @@ class TestWorkers:
             workers = children(served.process.pid)
             served.process.kill()
             wait_until(lambda: not any(map(is_running, workers)))
+
+    def test_a_signal_while_they_are_started_ends_all(self) -> None:
+        """Even one that comes before the first is there to be told."""
+        signalling = "if started == 1: os.kill(os.getpid(), signal.SIGTERM)"
+        process = start_serve(*self.TWO, program=("-c", WHILE_STARTING % signalling))
+        out, err = ended(process)
+        assert (process.returncode, out, err) == (0, "", "")
+
+    def test_one_that_cannot_be_started_ends_all(self) -> None:
+        """It is said in one line, and those that were started do not stay."""
+        failing = "if started == 2: raise BlockingIOError(11, 'no process can be started')"
+        process = start_serve(*self.TWO, program=("-c", WHILE_STARTING % failing))
+        out, err = ended(process)
+        assert (process.returncode, out, err.count("\n")) == (2, "", 1)
+        assert "no process can be started" in err
+
+
+WHILE_STARTING = """
+import os, signal, sys
+from multiprocessing.context import SpawnProcess
+from identity_session.cli import main
+
+start, started = SpawnProcess.start, 0
+
+def starting(worker):
+    global started
+    started += 1
+    %s
+    start(worker)
+
+SpawnProcess.start = starting
+sys.exit(main())
+"""
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """All that a process prints until it and its children have ended; it is killed if they do not."""
+    try:
+        return process.communicate(timeout=PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate(timeout=PATIENCE_SECONDS)
+        raise
 
 
 def children(pid: int) -> list[int]:
