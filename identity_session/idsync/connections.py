@@ -27,8 +27,10 @@ HEAD_SECONDS = 10.0
 HEAD_LIMIT_BYTES = 32 * 1024
 """Browsers send a few KB at most."""
 
-GRACE_SECONDS = 5
-"""How long requests under way may take once the end was asked for."""
+GRACE_SECONDS = 7
+"""How long requests under way may take once connections had their time to close. Both together outlast WAIT_SECONDS: a
+call that is cut off while it waits for the store is answered 500, and may be carried out all the same. END_SECONDS
+outlasts both."""
 
 
 class Connection(H11Protocol):

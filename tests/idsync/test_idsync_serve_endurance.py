@@ -20,8 +20,11 @@ from http_serving import PATIENCE_SECONDS, Client, ServeProcess, answer_on, firs
 from idsync_driver import KEY
 from required import only_slow
 from steady import assert_within, steady
+from store_helpers import opened
 
 from identity_session.idsync.connections import Server
+from identity_session.idsync.profiles import WAIT_SECONDS
+from identity_session.idsync.serve import END_SECONDS
 
 
 class Load:
@@ -205,6 +208,29 @@ def test_the_end_does_not_wait_for_ever() -> None:
             assert code == 0
             with contextlib.suppress(OSError, http.client.HTTPException):
                 assert answer.result(PATIENCE_SECONDS).status == 500
+
+
+@steady
+def test_a_call_that_waits_for_the_store_at_the_end_is_told_what_came_of_it(tmp_path: Path) -> None:
+    """However long it may wait: it is not cut off, and carried out once nobody hears of it."""
+    database = str(tmp_path / "profiles.db")
+    with ServeProcess("--database", database) as served, opened(database) as other, ThreadPoolExecutor(1) as pool:
+        served.emulator("DELETE", "profiles")
+        served.emulator("PUT", "faults", {"faults": [{"endpoint": "login", "latency_ms": 1, "times": 1}]})
+        with other.transaction() as profiles:
+            profiles.all()
+            began = time.monotonic()
+            answer = pool.submit(served.call, "login", {"customerid": "1"})
+            wait_for_call(served, lambda: not served.emulator("GET", "faults").body["faults"])
+            served.process.send_signal(signal.SIGTERM)
+            told = answer.result(PATIENCE_SECONDS)
+            assert_within(time.monotonic() - began, WAIT_SECONDS + 0.5)  # from then on it may be cut off
+        assert (told.status, told.error[0]) == (500, "INTERNAL_ERROR")
+        code = served.process.wait(PATIENCE_SECONDS)
+        assert_within(time.monotonic() - began, END_SECONDS)  # as above
+        assert code == 0
+        with other.transaction() as profiles:
+            assert not profiles.all()
 
 
 def wait_for_call(served: ServeProcess, condition: Callable[[], bool]) -> None:
