@@ -35,6 +35,9 @@ NO_ANSWER = 0
 SWEEP_MS = 60 * 60 * 1000
 """How often profiles that were not seen for long are looked for. Whom a call names is looked at in that call."""
 
+RECORD_SECONDS = 1.0
+"""How long an answer that needs nothing of the store is held back for its record at most."""
+
 NOBODY = 0
 """No profile has this MPID. A transaction that names it does not wait for all others, as one without a name would."""
 
@@ -108,7 +111,8 @@ class Service:
         """Answer one request. `target` is the path with its query, as sent, and `root` the beginning of it that is none
         of the API's; `seconds` is how long the request may wait for others in all, and never longer than WAIT_SECONDS.
         Never raises: a fault of the service itself is a 500, a store that was not free in time among them, and its
-        place, but nothing of the request, is logged."""
+        place, but nothing of the request, is logged. A refusal or a fault that was ordered is answered as such, whether
+        or not the store takes its record."""
         until = clock.monotonic() + min(seconds, WAIT_SECONDS)
         if method == "OPTIONS":
             return Served(answers.preflight())
@@ -219,8 +223,12 @@ class Service:
         return self._store.transaction(prepared.identities, mpid, seconds)
 
     def _record(self, request: _Request, status: int) -> None:
-        """Record a call that had no effect."""
-        with self._store.transaction(mpid=NOBODY, seconds=request.seconds) as profiles:
+        """Record a call that had no effect, unless the store is out of order or not free soon."""
+        seconds = min(request.seconds, RECORD_SECONDS)
+        with (
+            contextlib.suppress(*self._store.errors),
+            self._store.transaction(mpid=NOBODY, seconds=seconds) as profiles,
+        ):
             profiles.record_call(self._recorded(request, status, Outcome()))
 
     def _recorded(self, request: _Request, status: int, outcome: Outcome) -> CallRecord:

@@ -110,6 +110,26 @@ def test_a_refused_call_is_as_well(idsync: LocalIDSync, shared_database: str) ->
 
 
 @steady
+def test_what_needs_no_store_is_answered_without_its_record(shared_database: str) -> None:
+    """A refusal and a fault that was ordered are what they are; nobody waits for long, however much time he has."""
+    with closing(LocalIDSync(shared_database, IdentityStrategy(key_rate_per_s=1e-3))) as idsync:
+        assert by_session(idsync, PATIENCE_SECONDS).status == 200
+        idsync.reset()
+
+        def status(headers: dict[str, str], seconds: float) -> int | None:
+            answer = idsync.handle("POST", "/v1/identify", headers, BODY, seconds).answer
+            return answer and answer.status
+
+        with held(shared_database):
+            began = time.monotonic()
+            assert [status({}, 0.2), status(KEY, 0.2)] == [401, 429]
+            idsync.set_faults([{"endpoint": "identify", "status": 503}])
+            assert status(KEY, PATIENCE_SECONDS) == 503
+            assert_within(time.monotonic() - began, 2.0)
+        assert idsync.calls() == []
+
+
+@steady
 def test_so_is_a_call_that_looks_for_unseen_profiles(shared_database: str) -> None:
     """Before it does what it was asked for."""
     with closing(LocalIDSync(shared_database, IdentityStrategy(retention_days=1))) as idsync, held(shared_database):
