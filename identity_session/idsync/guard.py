@@ -2,7 +2,7 @@
 
 A page on the web can make a browser call any port of this machine, and a name of its own that resolves to 127.0.0.1
 (DNS rebinding) makes the answer readable to it. So the `Host` header is checked before anything is read or written.
-Source: "HTTP Semantics" (RFC 9110), section 7.2, for the header.
+Sources: "HTTP Semantics" (RFC 9110), section 7.2, for the header; "Fetch Metadata Request Headers" of the W3C.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from dataclasses import dataclass
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 _HOST = re.compile(r"(\[[0-9a-f:.%]+\]|[^:\[\]/@]+)(:[0-9]*)?", re.ASCII)
+
+_OWN_SITES = frozenset({"same-origin", "none"})
+"""What a browser says of requests of a service's own pages, and of people who type an address."""
 
 Headers = Iterable[tuple[bytes, bytes]]
 """Names in lower case, as ASGI has them."""
@@ -56,7 +59,9 @@ class Guard:
         `addresses` are those of both ends, as far as they are known.
         """
         own = {"http://" + host.lower() for host in _values(headers, b"host")}
-        if any(origin.lower() not in own for origin in _values(headers, b"origin")):
+        is_foreign = any(origin.lower() not in own for origin in _values(headers, b"origin"))
+        # A page that only loads something, such as a script or an image, names no origin.
+        if is_foreign or not _OWN_SITES.issuperset(_values(headers, b"sec-fetch-site")):
             return Refusal(403, "Pages of other origins may not use /emulator; call it from a program or a shell.")
         if self._token is None:
             closed = "/emulator is closed on this address; serve with IDENTITY_SESSION_TOKEN or --token-file."

@@ -91,8 +91,18 @@ def test_pages_of_other_origins_cannot_use_the_emulator(client: Client, idsync: 
         assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_nor_can_they_load_anything_of_it(client: Client, idsync: LocalIDSync, site: str) -> None:
+    """A script or an image is asked for without an origin; whether it is there tells a page which MPIDs exist."""
+    for mpid in (idsync.seed_profile({"email": "a@example.com"}), "5"):
+        assert client.emulator("GET", f"profiles/{mpid}", headers={"sec-fetch-site": site}).status == 403
+
+
 def test_a_page_of_its_own_origin_may(client: Client) -> None:
+    """And so may people who type an address."""
     assert client.emulator("GET", "profiles", headers={"origin": client.root}).status == 200
+    for site in ("same-origin", "none"):
+        assert client.emulator("GET", "profiles", headers={"sec-fetch-site": site}).status == 200
 
 
 def test_the_token_opens_the_emulator() -> None:
