@@ -190,6 +190,7 @@ class LocalIDSync:
         if number is None:
             return False
         with self._store.transaction() as profiles:
+            aliases.process(profiles, self._clock(), due_only=True)
             return profiles.delete(number)
 
     def aliases(self) -> list[dict[str, Any]]:

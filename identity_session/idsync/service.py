@@ -16,7 +16,7 @@ from typing import Any
 from identity_session import clock
 from identity_session.exchange import Call, HTTPAnswer
 
-from . import answers
+from . import aliases, answers
 from .access import Credential, authenticate
 from .calls import Outcome, Prepared, prepare
 from .faults import Faults
@@ -182,12 +182,14 @@ class Service:
         return answer
 
     def _forget_unseen(self, request: _Request) -> None:
-        """Delete profiles whose time is over. A clock that was set, to either side, is no reason to wait."""
+        """Delete profiles whose time is over, once the alias requests that were due before have been processed. A clock
+        that was set, to either side, is no reason to wait."""
         now_ms = request.received_ms
         before_ms = self._strategy.unseen_before_ms(now_ms)
         if before_ms is None or (self._swept_ms is not None and abs(now_ms - self._swept_ms) < SWEEP_MS):
             return
         with self._store.transaction(seconds=request.seconds) as profiles:
+            aliases.process(profiles, now_ms, due_only=True)
             profiles.delete_unseen(before_ms)
         self._swept_ms = now_ms
 

@@ -85,8 +85,9 @@ class IdentityStrategy:
     alias_enabled: bool = True
     """False: alias requests are answered 403, as for a workspace without aliasing."""
     retention_days: float | None = None
-    """Days after which a profile that answered no call is deleted; None: never. No call finds it from then on; it
-    leaves the store within an hour as long as calls come, and before anybody looks."""
+    """Days after which a profile that answered no call is deleted; None: never. No call is answered with it from then
+    on; it leaves the store within an hour as long as calls come, and before anybody looks, and can be named as the
+    source of an alias or a link until then."""
     trail: bool = True
     """False: calls are recorded without the reasons for their answers."""
     api_keys: Mapping[str, str] | None = field(default=None, repr=False, hash=False)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from idsync_driver import Answer, Caller
 
-from identity_session.idsync import aliases
+from identity_session.idsync import IdentityStrategy, aliases
 from identity_session.idsync.aliases import WINDOW_MS
 from identity_session.idsync.profiles import AliasRecord
 from identity_session.signing import signature
@@ -20,7 +20,7 @@ HOUR_MS = DAY_MS // 24
 class AliasCaller(Caller):
     """A service at a fixed time, with an anonymous and a known profile."""
 
-    def __init__(self, strategy: str = "default", **settings: Any) -> None:
+    def __init__(self, strategy: str | IdentityStrategy = "default", **settings: Any) -> None:
         super().__init__(strategy, now_ms=lambda: NOW_MS, **settings)
         self.idsync.set_clock(shift_ms=-30 * DAY_MS)
         self.source = self.seed(email="ed")
@@ -234,6 +234,27 @@ def test_looking_at_profiles_shows_what_is_due() -> None:
     caller.alias()
     caller.idsync.set_clock(shift_ms=DAY_MS)
     assert caller.profile(caller.destination)["first_seen_ms"] == NOW_MS - 30 * DAY_MS
+
+
+def test_what_is_due_comes_before_a_deletion() -> None:
+    """A source that is deleted later than that has left its date."""
+    caller = AliasCaller()
+    caller.alias()
+    caller.idsync.set_clock(shift_ms=2 * DAY_MS)
+    assert caller.idsync.delete_profile(caller.source)
+    assert caller.states() == [("done", None)]
+    assert caller.profile(caller.destination)["first_seen_ms"] == NOW_MS - 30 * DAY_MS
+
+
+def test_what_is_due_comes_before_the_end_of_a_profile() -> None:
+    """Also when it is a call by which its time is found to be over."""
+    caller = AliasCaller(IdentityStrategy(retention_days=31.5))
+    caller.alias()
+    caller.idsync.set_clock(shift_ms=2 * DAY_MS)
+    assert caller.call("search", {"customerid": "A"}).status == 200
+    assert caller.states() == [("done", None)]
+    assert caller.profile(caller.destination)["first_seen_ms"] == NOW_MS - 30 * DAY_MS
+    assert caller.idsync.profile(caller.source) is None
 
 
 @pytest.mark.parametrize(
