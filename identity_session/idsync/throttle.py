@@ -55,13 +55,16 @@ class Throttle:
                 )
             for name, level in levels.items():
                 self._buckets[name] = level - 1, now_ms
-                self._buckets.move_to_end(name)
             while len(self._buckets) > BUCKETS_KEPT:
                 self._buckets.popitem(last=False)
         return 100 * (1 - (lowest - 1) / self._burst)
 
     def _level(self, name: Hashable, now_ms: int, rate_per_s: float) -> float:
-        level, since_ms = self._buckets.get(name, (float(self._burst), now_ms))
+        if name not in self._buckets:
+            return float(self._burst)
+        # Also for a call that is refused: whoever calls all the time would be forgotten first, and have a full bucket.
+        self._buckets.move_to_end(name)
+        level, since_ms = self._buckets[name]
         if now_ms < since_ms:
             # A clock that was set back adds nothing, takes nothing away, and counts on from where it is.
             self._buckets[name] = level, now_ms

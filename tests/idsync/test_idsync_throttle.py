@@ -138,6 +138,15 @@ def test_whoever_waits_as_told_is_let_through_after_the_clock_was_set_back() -> 
     assert waited(throttle, "a", 1_000) is None
 
 
+def test_whoever_calls_all_the_time_is_not_forgotten() -> None:
+    """However many others come meanwhile."""
+    throttle = Throttle(0.001, 1, "app")
+    throttle.take(["hot"], 0)
+    for number in range(BUCKETS_KEPT + 10):
+        throttle.take([number], 0)
+        assert waited(throttle, "hot", 0) is not None
+
+
 def test_no_more_buckets_are_kept_than_are_worth_it() -> None:
     """Memory does not grow with every identity ever seen."""
     throttle = Throttle(1, 1, "app")
