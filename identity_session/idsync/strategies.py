@@ -148,7 +148,7 @@ class IdentityStrategy:
 
     def unseen_before_ms(self, now_ms: int) -> int | None:
         """Profiles that were last seen before this moment are to be deleted; None: none are."""
-        return None if self.retention_days is None else max(now_ms - int(self.retention_days * _DAY_MS), 0)
+        return None if self.retention_days is None else now_ms - int(min(self.retention_days * _DAY_MS, now_ms))
 
     def is_guarded(self, type_: str) -> bool:
         """Whether a value of this type sits on one profile only. A login ID resolves to one profile, so login types

@@ -187,9 +187,10 @@ class TestRetention:
         caller.idsync.set_clock(shift_ms=self.DAY_MS + 1)
         assert caller.store() == {}
 
-    def test_may_be_longer_than_time_itself(self, database: str) -> None:
+    @pytest.mark.parametrize("days", [1e15, 1e305])
+    def test_may_be_longer_than_time_itself(self, database: str, days: float) -> None:
         """Nobody is forgotten then."""
-        caller = Caller(IdentityStrategy(retention_days=1e15), database=database, now_ms=lambda: NOW_MS)
+        caller = Caller(IdentityStrategy(retention_days=days), database=database, now_ms=lambda: NOW_MS)
         mpid = caller.seed(customerid="A")
         assert caller.call("identify", {"customerid": "A"}).mpid == mpid
         caller.idsync.close()
