@@ -158,6 +158,7 @@ class _Parent:
         ]
         self._writers = [writer for _, writer in pipes]
         self._ending = False
+        self._told: set[SpawnProcess] = set()
 
     def run(self, ready: Callable[[], None]) -> int:
         for each in (signal.SIGTERM, signal.SIGINT):
@@ -199,7 +200,8 @@ class _Parent:
     def _end(self, number: int | None = None, frame: FrameType | None = None) -> None:
         self._ending = True
         for worker in self._workers:
-            if worker.is_alive():
+            if worker.is_alive() and worker not in self._told:
+                self._told.add(worker)  # a second signal would cut short what it does at its end
                 worker.terminate()
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from http_serving import PATIENCE_SECONDS, Client, ServeProcess, serving, start_serve
+from http_serving import PATIENCE_SECONDS, Client, ServeProcess, first_line, serving, start_serve
 
 from identity_session import cli
 from identity_session.cli.printing import ENV
@@ -221,6 +221,10 @@ class TestRefusing:
 class TestWorkers:
     TWO = ("--port", "0", "--workers", "2", "--database", "profiles.db")
 
+    @pytest.fixture(autouse=True)
+    def _elsewhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+
     def test_they_share_port_and_profiles_and_end_together(self, shared_database: str) -> None:
         """One line, several processes, one end."""
         with ServeProcess("--database", shared_database, "--workers", "3") as served:
@@ -264,6 +268,31 @@ class TestWorkers:
         assert (process.returncode, out, err.count("\n")) == (2, "", 1)
         assert "no process can be started" in err
 
+    def test_each_is_told_once(self) -> None:
+        """A second signal would cut short what it does at its end."""
+        process = start_serve(*self.TWO, program=("-c", TELLING))
+        first_line(process)
+        process.terminate()
+        assert ended(process) == ("told 2 times\n", "")
+        assert process.returncode == 0
+
+
+TELLING = """
+import sys, threading
+from multiprocessing.context import SpawnProcess
+from identity_session.cli import main
+
+terminate, told = SpawnProcess.terminate, []
+
+def telling(worker):
+    told.append(worker)
+    threading.Timer(0.5 * len(told), terminate, (worker,)).start()  # one goes on when the other has ended
+
+SpawnProcess.terminate = telling
+code = main()
+print("told", len(told), "times")
+sys.exit(code)
+"""
 
 WHILE_STARTING = """
 import os, signal, sys
