@@ -1,10 +1,12 @@
 """Profiles in a SQLite file: they outlive the process, and several processes may share them.
 
-Source on what survives a crash or a power cut: "Write-Ahead Logging" and "PRAGMA synchronous" of sqlite.org.
+Sources: "Write-Ahead Logging" and "PRAGMA synchronous" of sqlite.org on what survives a crash or a power cut; "How To
+Corrupt An SQLite Database File" on what does not.
 """
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import sqlite3
@@ -29,6 +31,8 @@ _APPLICATION_ID = 0x49445359
 
 _LOG_ATTEMPTS = 1_000
 _LOG_PAUSE_SECONDS = 0.01
+
+_creating = threading.Lock()
 
 # The tables of version 1. `number` and `added` count by themselves.
 _SCHEMA = (
@@ -129,9 +133,7 @@ class _SQLiteTransaction(SQLTransaction):
 def _connect(path: Path) -> sqlite3.Connection:
     if not path.parent.exists():
         make_private_folder(path.parent)
-    # SQLite would create the file by the umask; the files that it lays beside it take their mode from this one.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    sync_folder(path.parent)
+    _create(path)
     # The store's lock admits one thread at a time. Without isolation level the module begins no transactions.
     connection = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
     try:
@@ -148,6 +150,22 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _create(path: Path) -> None:
+    """Create the file if it is missing. SQLite would create it by the umask, and gives its mode to those beside it.
+
+    Raises OSError, also for a file that may not be written: SQLite would open it, and fail with the first call.
+    """
+    file = Path(os.path.realpath(path))  # a link may lead to a file that is missing
+    # A file that is there is left closed. Whoever closes a handle of it drops all locks that this process has on it,
+    # and with them what keeps other processes from deleting the log in which it writes. The same goes for a store that
+    # another thread opens while the new file is not closed yet.
+    with _creating, suppress(FileExistsError):
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    if not os.access(file, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    sync_folder(file.parent)
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:

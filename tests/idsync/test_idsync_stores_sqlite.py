@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -15,6 +19,8 @@ from identity_session.errors import NewerStorageError, StorageError
 from identity_session.idsync import sqlite
 from identity_session.idsync.profiles import Profile
 from identity_session.idsync.sqlite import SQLiteStore
+
+NOBODY = 65534
 
 
 def mode(path: Path) -> int:
@@ -82,6 +88,51 @@ def test_what_cannot_be_a_database_is_refused(tmp_path: Path) -> None:
         with pytest.raises(StorageError, match=r"cannot be (opened|created)"):
             SQLiteStore(path, counter())
     assert text.read_text() == "not a database " * 100
+
+
+def test_a_file_that_may_not_be_written_is_refused() -> None:
+    """At once, and not by the first call."""
+    with tempfile.TemporaryDirectory(prefix="identity-session-") as folder:  # pytest keeps others out of its own
+        path = Path(folder, "profiles.db")
+        SQLiteStore(path, counter()).close()
+        path.chmod(0o444)
+        Path(folder).chmod(0o755)
+        user = os.geteuid()
+        os.seteuid(user or NOBODY)  # no mode keeps root out
+        try:
+            with pytest.raises(StorageError, match="Permission denied"):
+                SQLiteStore(path, counter())
+        finally:
+            os.seteuid(user)
+
+
+def test_a_link_leads_to_the_file(tmp_path: Path) -> None:
+    """Even to one that is missing, which is created for its owner only."""
+    path, link = tmp_path / "profiles.db", tmp_path / "link.db"
+    link.symlink_to(path)
+    for mpid in (1, 2):
+        with opened(str(link), counter(mpid)) as store, store.transaction() as profiles:
+            assert profiles.create().mpid == mpid
+    assert (mode(path), link.is_symlink()) == (0o600, True)
+    link.unlink()
+    link.symlink_to(link)
+    with pytest.raises(StorageError, match="cannot be opened"):
+        SQLiteStore(link, counter())
+
+
+def test_a_second_store_leaves_the_locks_of_the_first_one_alone(tmp_path: Path) -> None:
+    """Else a process that closes the file takes itself for the last one, and deletes the log that is written to."""
+    path = tmp_path / "profiles.db"
+    count = "SELECT count(*) FROM idsync_profile"
+    program = f"import sqlite3; file = sqlite3.connect({str(path)!r}); print(*file.execute({count!r}).fetchone())"
+    counted = []
+    with opened(str(path)) as store, opened(str(path)):
+        for _ in range(3):
+            with store.transaction() as profiles:
+                profiles.create()
+            other = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+            counted.append(int(other.stdout))
+    assert counted == [1, 2, 3]
 
 
 def test_a_full_disk_fails_the_call_and_nothing_else(tmp_path: Path) -> None:
