@@ -148,6 +148,8 @@ class PostgresStore:
             kwargs={"client_encoding": "utf8", "connect_timeout": _CONNECT_SECONDS},
             min_size=1,
             max_size=_CONNECTIONS,
+            # The pool waits longer after each attempt to connect. Once it gave up, the next transaction tries at once.
+            reconnect_timeout=WAIT_SECONDS,
             configure=_configure,
             check=ConnectionPool.check_connection,
             name="idsync",

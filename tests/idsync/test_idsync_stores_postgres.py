@@ -6,9 +6,11 @@ import re
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from steady import assert_within, steady
@@ -123,6 +125,35 @@ def test_a_lost_connection_is_replaced(postgres_url: str, connection) -> None:
         lost = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'lost'"
         assert (True,) in connection.execute(lost).fetchall()
         assert contents(store) == before
+
+
+def test_a_server_that_was_gone_for_long_is_used_once_it_is_back(
+    postgres_server: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the next call, and not when the pool of connections happens to try again."""
+    import psycopg
+
+    from identity_session.idsync import postgres
+
+    monkeypatch.setattr(postgres, "WAIT_SECONDS", 1.0)
+    name = f"gone_{uuid.uuid4().hex}"
+    with psycopg.connect(**postgres_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
+        try:
+            with opened("postgresql:///?" + urlencode({**postgres_server, "dbname": name})) as store:
+                before = contents(store)
+                connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+                lost = f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{name}'"
+                assert (True,) in connection.execute(lost).fetchall()
+                for _ in range(2):  # the first one finds that its connection is lost, the second one waits for another
+                    with pytest.raises(store.errors), store.transaction(seconds=0.2) as profiles:
+                        profiles.all()
+                time.sleep(3.5)  # the attempts of the pool come 1, 3 and 7 seconds after the first one
+                connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+                with store.transaction(seconds=2) as profiles:
+                    assert profiles.all() == before[0]
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def test_many_processes_may_begin_at_once(postgres_url: str) -> None:
