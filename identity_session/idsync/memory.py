@@ -10,10 +10,14 @@ from dataclasses import replace
 from .profiles import CALLS_KEPT, WAIT_SECONDS, AliasRecord, CallRecord, Identity, Profile, Transaction
 
 
+class BusyError(Exception):
+    """Others have the store for longer than a transaction may wait."""
+
+
 class MemoryStore:
     """Profiles in memory, one transaction at a time. `draw_mpid` proposes MPIDs; those in use are drawn again."""
 
-    errors: tuple[type[Exception], ...] = ()
+    errors: tuple[type[Exception], ...] = (BusyError,)
 
     def __init__(self, draw_mpid: Callable[[], int]) -> None:
         self._draw_mpid = draw_mpid
@@ -29,7 +33,10 @@ class MemoryStore:
     def transaction(
         self, identities: Iterable[Identity] = (), mpid: int | None = None, seconds: float = WAIT_SECONDS
     ) -> Iterator[Transaction]:
-        with self._lock:  # for less than any `seconds`: nothing in memory waits for anything else
+        # To read or write all of a large store takes longer than some may wait.
+        if not self._lock.acquire(timeout=max(seconds, 0)):
+            raise BusyError("the store is busy")
+        try:
             before = self._aliases, self._last_sequence, self._calls, len(self._calls)
             self._undo = []
             try:
@@ -43,6 +50,8 @@ class MemoryStore:
             # Not with every call: it is a copy.
             if len(self._calls) > 2 * CALLS_KEPT:
                 self._calls = self._calls[-CALLS_KEPT:]
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         """Nothing is open."""

@@ -161,16 +161,29 @@ def test_several_do_not_wait_one_after_the_other(shared_database: str) -> None:
 
 
 @steady
-def test_the_process_itself_may_be_in_the_way(shared_database: str) -> None:
+def test_the_process_itself_may_be_in_the_way(database: str) -> None:
     """With as many transactions as it can have at once, however long they take."""
-    at_once = 10 if shared_database.startswith("postgresql:") else 1
-    with opened(shared_database) as store, ExitStack() as stack:
+    at_once = 10 if database.startswith("postgresql:") else 1
+    with opened(database) as store, ExitStack() as stack:
         for number in range(at_once):
             stack.enter_context(store.transaction([("email", str(number))]))
         began = time.monotonic()
         with pytest.raises(store.errors), store.transaction([("email", "a")], seconds=SECONDS) as profiles:
             profiles.all()
         assert_in_time(began)
+
+
+@steady
+def test_profiles_in_memory_are_waited_for_no_longer() -> None:
+    """While somebody reads all of many; the call is not recorded, which would be a second wait."""
+    idsync = LocalIDSync()
+    with idsync._store.transaction():
+        began = time.monotonic()
+        with pytest.raises(SendError):
+            by_session(idsync)
+        assert_in_time(began)
+    by_session(idsync)
+    assert [call["status"] for call in idsync.calls()] == [200]
 
 
 @steady
