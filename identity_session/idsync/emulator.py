@@ -45,6 +45,8 @@ class Route:
     told: type[BaseModel] | None = None
     """What the answer holds; None: any object."""
     status: int = 200
+    refuses: bool = False
+    """Its ValueErrors say what is wrong with the request; those of other routes are failures."""
     limit_bytes: int = BODY_LIMIT_BYTES
     one_process: bool = False
     """What it sets lives in one process."""
@@ -87,8 +89,12 @@ def answer(found: Found, idsync: LocalIDSync, body: bytes, *, shared: bool = Fal
         told = route.handle(idsync, _given(route, body), found.mpid)
     except _MissingError as missing:
         return Reply(404, {"error": str(missing)})
-    except (InvalidDataError, ValueError) as error:
-        return Reply(400, {"error": str(error)})
+    except InvalidDataError as refusal:
+        return Reply(400, {"error": str(refusal)})
+    except ValueError as refusal:
+        if not route.refuses:
+            raise
+        return Reply(400, {"error": str(refusal)})
     return Reply(route.status, told)
 
 
@@ -136,7 +142,7 @@ ROUTES = (
           lambda idsync, given, mpid: {"profiles": idsync.profiles()}, told=bodies.Profiles),
     Route("POST", f"{ROOT}/profiles", "Creates a profile as given, under a chosen MPID if one is named.",
           lambda idsync, given, mpid: {"mpid": idsync.seed_profile(given.identities, mpid=given.mpid)},
-          given=bodies.Seed, told=bodies.Seeded, status=201),
+          given=bodies.Seed, told=bodies.Seeded, status=201, refuses=True),
     Route("DELETE", f"{ROOT}/profiles", "Forgets all profiles, alias requests and recorded calls.",
           lambda idsync, given, mpid: idsync.reset(), status=204),
     Route("GET", f"{ROOT}/profiles/{{mpid}}", "One profile.",
@@ -149,17 +155,18 @@ ROUTES = (
     Route("GET", f"{ROOT}/calls", "The recorded calls with the reasons for their answers, newest last.",
           lambda idsync, given, mpid: {"calls": idsync.calls()}, told=bodies.Calls),
     Route("POST", f"{ROOT}/explain", "What a call would do, and why; nothing is written.",
-          lambda idsync, given, mpid: idsync.explain(given.call, given.body), given=bodies.Explain),
+          lambda idsync, given, mpid: idsync.explain(given.call, given.body), given=bodies.Explain,
+          refuses=True),
     Route("GET", f"{ROOT}/faults", "The faults in force.",
           lambda idsync, given, mpid: {"faults": idsync.faults()}, told=bodies.Faults, at_once=True),
     Route("PUT", f"{ROOT}/faults", "Replaces the faults.",
           lambda idsync, given, mpid: _set_faults(idsync, given),
-          given=bodies.FaultList, told=bodies.Faults, one_process=True, at_once=True),
+          given=bodies.FaultList, told=bodies.Faults, refuses=True, one_process=True, at_once=True),
     Route("GET", f"{ROOT}/clock", "The service's time.",
           lambda idsync, given, mpid: idsync.clock(), told=bodies.Time, at_once=True),
     Route("PUT", f"{ROOT}/clock", "Stops the clock, shifts it, or makes it the real one again.",
           lambda idsync, given, mpid: _set_clock(idsync, given), given=bodies.Clock, told=bodies.Time,
-          one_process=True, at_once=True),
+          refuses=True, one_process=True, at_once=True),
     Route("GET", f"{ROOT}/aliases", "Every alias request with its state.",
           lambda idsync, given, mpid: {"aliases": idsync.aliases()}, told=bodies.Aliases),
     Route("POST", f"{ROOT}/aliases/process", "Processes the alias requests that wait, due or not.",
@@ -167,7 +174,8 @@ ROUTES = (
     Route("GET", f"{ROOT}/export", "Everything stored, as JSON.",
           lambda idsync, given, mpid: idsync.export_state()),
     Route("POST", f"{ROOT}/import", "Replaces everything stored by an export.",
-          lambda idsync, given, mpid: idsync.import_state(given), status=204, limit_bytes=IMPORT_LIMIT_BYTES),
+          lambda idsync, given, mpid: idsync.import_state(given), status=204, refuses=True,
+          limit_bytes=IMPORT_LIMIT_BYTES),
 )
 # fmt: on
 

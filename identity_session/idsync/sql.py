@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import Any, Literal
 
 from .profiles import CALLS_KEPT, AliasRecord, CallRecord, Profile
-from .trail import from_named, named
+from .trail import Fact, Step, from_named, named, reasons
 
 Table = Literal["idsync_profile", "idsync_alias", "idsync_call"]
 """A table whose rows are counted by `number`."""
@@ -261,7 +261,7 @@ class SQLTransaction(ABC):
     def calls(self) -> Sequence[CallRecord]:
         rows = self.rows(LATEST_CALLS, {"kept": CALLS_KEPT})
         return tuple(
-            CallRecord(number, received_ms, endpoint, status, mpid, bool(created), from_named(json.loads(trail)))
+            CallRecord(number, received_ms, endpoint, status, mpid, bool(created), _trail(trail))
             for number, received_ms, endpoint, status, mpid, created, trail in reversed(rows)
         )
 
@@ -296,6 +296,16 @@ def _call_row(call: CallRecord) -> Mapping[str, Any]:
         "created": call.created,
         "trail": _compact(named(call.trail)),
     }
+
+
+def _trail(stored: str) -> tuple[Fact, ...]:
+    """The trail of a call. If it cannot be told, whatever is wrong with it, only that is."""
+    try:
+        trail = from_named(json.loads(stored))
+        reasons(trail)
+    except Exception:
+        return ((Step.DAMAGED,),)
+    return trail
 
 
 def _identity(type_: str, value: str) -> Mapping[str, Any]:

@@ -66,6 +66,7 @@ class Step:
     DROPPED = "A fault closes the connection without an answer, {} the call is done."
     FAULTY_STATUS = "A fault answers with status {}; nothing was done."
     FAULTY_BODY = "A fault answers with a body of {}; nothing was done."
+    DAMAGED = "The reasons are damaged."
     TOLD = "{}"
     """A sentence of another version, or of an import."""
 

@@ -202,6 +202,23 @@ def test_what_is_no_export_changes_nothing(client: Client, body: bytes) -> None:
     assert list(client.store()) == [mpid]
 
 
+def test_what_fails_inside_is_not_the_callers_fault(
+    idsync: LocalIDSync, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the error; only what was given can be wrong about a request."""
+
+    def fail(*_: object) -> None:
+        raise ValueError("inside")
+
+    for name in ("profiles", "holders", "calls", "aliases", "export_state", "reset"):
+        monkeypatch.setattr(idsync, name, fail)
+    lookup = {"identity_type": "email", "value": "a@example.com"}
+    answers = [client.emulator("GET", path) for path in ("profiles", "calls", "aliases", "export")]
+    answers += [client.emulator("DELETE", "profiles"), client.emulator("POST", "lookup", lookup)]
+    assert [answer.status for answer in answers] == [500] * 6
+    assert not [answer for answer in answers if b"inside" in answer.raw]
+
+
 def test_what_is_not_there_says_where_to_look(client: Client) -> None:
     """Other paths, other methods."""
     assert "/openapi.json" in client.emulator("GET", "nothing").body["error"]

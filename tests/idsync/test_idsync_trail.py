@@ -356,6 +356,29 @@ def test_a_stored_step_of_another_version_is_told_as_it_stands() -> None:
     assert told == ((Step.TOLD, "GUESSED, email, 1, 2"), (Step.CREATED, 3))
 
 
+DAMAGED = ["", "nonsense", "5", "[5]", "[[]]", "[[[]]]", '[["FOUND", "email"]]', '[["CREATED", null]]', "[" * 100_000]
+
+
+def test_reasons_that_are_damaged_are_in_nobodys_way(shared_database: str) -> None:
+    """Whatever is wrong with them: the other calls are told, and all is exported."""
+    caller = Caller(database=shared_database)
+    for _ in range(len(DAMAGED) + 1):
+        caller.call("identify", {"email": "ed"})
+    before = caller.idsync.calls()
+    with caller.idsync._store.transaction() as profiles:
+        for number, text in enumerate(DAMAGED, 2):
+            profiles.execute(
+                "UPDATE idsync_call SET trail = :text WHERE number = :number", {"text": text, "number": number}
+            )
+    calls = caller.idsync.calls()
+    assert calls[0] == before[0]
+    assert [call["reasons"] for call in calls[1:]] == [["The reasons are damaged."]] * len(DAMAGED)
+    copy = Caller()
+    copy.idsync.import_state(caller.idsync.export_state())
+    assert copy.idsync.calls() == calls
+    caller.idsync.close()
+
+
 @given(st.lists(st.integers(), max_size=9))
 def test_a_crowd_is_counted(mpids: list[int]) -> None:
     """The first five are listed."""
