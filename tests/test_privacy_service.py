@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +79,68 @@ def test_what_fails_inside_the_service_is_logged_without_values(
     assert (result.http_code, imported.status) == (500, 500)
     assert leaks(f"{result.body} {imported.body}") == []
     assert "RuntimeError at" in records.text
+
+
+def told(error: BaseException | None) -> str:
+    """What an error and all that it comes from say, whether a traceback shows them or not."""
+    return f"{error!r} {error}\n{told(error.__cause__)}{told(error.__context__)}" if error else ""
+
+
+def test_a_text_that_is_damaged_in_the_database_is_not_repeated(tmp_path: Path) -> None:
+    """Not by who reads the file, either."""
+    path = tmp_path / "profiles.db"
+    with closing(LocalIDSync(path)) as idsync:
+        mpid = idsync.seed_profile(IDENTITIES)
+        with closing(sqlite3.connect(path)) as file, file:
+            file.execute("UPDATE idsync_identity SET value = CAST(CAST(value AS BLOB) || x'ff' AS TEXT)")
+        asked: list[Callable[[], object]] = [idsync.profiles, idsync.export_state, lambda: idsync.profile(mpid)]
+        for ask in asked:
+            with pytest.raises(sqlite3.DataError, match="damaged") as caught:
+                ask()
+            assert leaks(told(caught.value)) == []
+
+
+EMAIL = PERSONAL["email"]
+PROFILE = {"mpid": "5", "sequence": 1, "source_mpid": None, "created_ms": 1, "last_seen_ms": 1}
+STATE = {"format": "identity_session.idsync", "version": 1, "profiles": [], "aliases": [], "calls": []}
+SWAPPED: list[tuple[str, dict[Any, Any]]] = [
+    ("/emulator/profiles", {"identities": {EMAIL: "email"}}),
+    ("/emulator/profiles", {"identities": {}, EMAIL: "email"}),
+    ("/emulator/lookup", {"identity_type": EMAIL, "value": "email"}),
+    ("/emulator/explain", {"call": EMAIL, "body": {}}),
+    ("/emulator/faults", {"faults": [{"endpoint": "*", EMAIL: 1}]}),
+    ("/emulator/import", {**STATE, "profiles": [{**PROFILE, "identities": {EMAIL: ["email"]}}]}),
+    ("/emulator/import", {**STATE, "profiles": [{**PROFILE, "identities": {}, EMAIL: "email"}]}),
+    ("/emulator/import", {**STATE, EMAIL: "email"}),
+    ("/v1/login", {"environment": "production", "known_identities": {EMAIL: ["email"]}}),
+    ("/v1/login", {"environment": "production", "known_identities": {"email": {EMAIL: 1}}}),
+]
+
+
+def test_a_value_in_the_place_of_a_name_is_not_repeated() -> None:
+    """The answer names the place as far as the API does."""
+    with serving(LocalIDSync()) as client:
+        for path, body in SWAPPED:
+            method = "PUT" if path.endswith("faults") else "POST"
+            refused = client.request(method, path, body, {"x-mp-key": KEY})
+            assert refused.status == 400
+            assert leaks(refused.raw.decode()) == []
+
+
+@pytest.mark.parametrize("number", [5551234567, "5551234567"])
+def test_a_state_that_cannot_be_read_is_not_repeated(number: int | str) -> None:
+    """Nor what is no text, which JSON has not."""
+    states: list[dict[Any, Any]] = [
+        {**STATE, number: "x"},
+        *(body for path, body in SWAPPED if path.endswith("import")),
+    ]
+    for identities in ({number: ["mobile_number"]}, {"email": [number, {number: EMAIL}]}):
+        states.append({**STATE, "profiles": [{**PROFILE, "identities": identities}]})
+    for state in states:
+        with pytest.raises(ValueError, match="the state cannot be read") as caught:
+            LocalIDSync().import_state(state)
+        assert leaks(told(caught.value)) == []
+        assert str(number) not in told(caught.value)
 
 
 CONFIGURATIONS = {

@@ -12,6 +12,7 @@ import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote
 
@@ -100,11 +101,35 @@ def json_object(body: bytes) -> dict[str, Any] | None:
 def read(model: type[Model], value: object) -> Model:
     """Read an object as a body of the wire. Raises InvalidDataError; its text names the member at fault."""
     try:
+        return checked(model, value)
+    except ValueError as error:
+        raise InvalidDataError(f"{MALFORMED} {error}.") from None
+
+
+def checked(model: type[Model], value: object) -> Model:
+    """An object as a model. Raises ValueError that says what is wrong first, and holds nothing of the object."""
+    try:
         return model.model_validate(value)
     except ValidationError as error:
-        fault = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in fault["loc"] if _is_name(part, fault["loc"][0]))
-        raise InvalidDataError(f"{MALFORMED} {where}: {fault['msg']}." if where else MALFORMED) from None
+        fault = _first_fault(model, value, error)
+    # Not where the other error is handled: it would be the context of this one, and holds the object.
+    raise ValueError(fault)
+
+
+def _first_fault(model: type[BaseModel], value: object, error: ValidationError) -> str:
+    """What is wrong first, and where: as far as names of the API lead, since whoever takes one member for another has
+    made up a name that is an identity value."""
+    fault = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    where = []
+    for part in fault["loc"]:
+        if isinstance(value, Mapping) and part in _names(model):
+            value = value.get(part)
+        elif isinstance(value, list) and isinstance(part, int):
+            value = value[part]
+        else:
+            break
+        where.append(str(part))
+    return f"{'.'.join(where)}: {fault['msg']}" if where else fault["msg"]
 
 
 def known_identities(given: Mapping[str, str | None], *, lenient: bool) -> dict[str, str]:
@@ -154,9 +179,12 @@ def is_storable(value: str) -> bool:
     return "\0" not in value and is_text(value)
 
 
-def _is_name(part: str | int, member: str | int) -> bool:
-    """Whether a part of a place in a body is a name of the API, not what a caller made up."""
-    return member != "known_identities" or part == member or part in KNOWN_TYPES
+@cache
+def _names(model: type[BaseModel]) -> frozenset[str]:
+    """The members of a model and of those within it, and the identity types."""
+    schema = model.model_json_schema()
+    models = [schema, *schema.get("$defs", {}).values()]
+    return KNOWN_TYPES.union(*(each.get("properties", ()) for each in models))
 
 
 def _check_size(body: bytes) -> None:

@@ -136,6 +136,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     _create(path)
     # The store's lock admits one thread at a time. Without isolation level the module begins no transactions.
     connection = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
+    connection.text_factory = _text
     try:
         _version(connection, path)
         _use_write_ahead_log(connection)
@@ -166,6 +167,13 @@ def _create(path: Path) -> None:
     if not os.access(file, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     sync_folder(file.parent)
+
+
+def _text(stored: bytes) -> str:
+    """A text of the file. One that is damaged is an error without it: that of the module would repeat it."""
+    with suppress(UnicodeDecodeError):
+        return stored.decode()
+    raise sqlite3.DataError("a text in the database is damaged")
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field
 
 from identity_session.exchange import Call
 from identity_session.wire import Discreet
 
 from .identity_types import KNOWN_TYPES
 from .profiles import AliasRecord, CallRecord, Profile, Transaction
-from .requests import is_storable, parse_mpid
+from .requests import checked, is_storable, parse_mpid
 from .trail import Step, reasons
 
 FORMAT = "identity_session.idsync"
@@ -161,10 +161,9 @@ def described_call(call: CallRecord) -> dict[str, Any]:
 def read_state(given: object) -> _State:
     """Check an exported state. Raises ValueError that names the first thing wrong with it."""
     try:
-        state = _State.model_validate(given)
-    except ValidationError as error:
-        fault = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        raise ValueError(f"the state cannot be read: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+        state = checked(_State, given)
+    except ValueError as error:
+        raise ValueError(f"the state cannot be read: {error}") from None
     mpids = {profile.mpid for profile in state.profiles}
     if len(mpids) < len(state.profiles):
         raise ValueError("the state cannot be read: two profiles have the same MPID")
