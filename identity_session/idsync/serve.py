@@ -18,7 +18,7 @@ from .embedded import LocalIDSync
 from .guard import Guard, in_url
 from .strategies import IdentityStrategy
 
-END_SECONDS = 9.0
+END_SECONDS = 9.5
 """Whatever happens, a process is gone this long after it was asked to end."""
 
 START_SECONDS = 60.0
