@@ -73,6 +73,14 @@ class TestOrder:
         assert hand.log == ["Apply", "Read", "Ask", "Apply"]
         assert (outcome.http_code, outcome.mpid) == (200, "1")
 
+    def test_a_start_that_cannot_read_what_it_is_to_say_asks_nothing(self) -> None:
+        hand = Hand(None, answer())
+        conversation = hand.core.start()
+        assert isinstance(conversation.send(hand.perform(next(conversation))), Read)
+        with pytest.raises(StopIteration) as end:
+            conversation.send(StorageError("the disk is gone"))
+        assert (end.value.value.http_code, end.value.value.body) == (-1, "the disk is gone")
+
     def test_the_device_stamp_is_saved_before_it_is_sent(self) -> None:
         hand = Hand(None, answer())
         conversation = hand.core.start()
