@@ -81,7 +81,7 @@ class CleanRequest:
     identities: dict[str, str | None]
     on_user_alias: Callable[[Any, Any], object] | None = None
     is_recalled: bool = False
-    """Whether nobody said this: it repeats what is stored of the current user."""
+    """Whether no caller said this: it was stored when the automatic identify was looked at."""
 
 
 def clean_request(request: object) -> CleanRequest:

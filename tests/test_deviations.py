@@ -913,13 +913,8 @@ class TestD32OtherSessionsOfTheSameState:
         assert own.current_user.identities == {"customerid": "h.jekyll", "email": "a"}
         assert not own.current_user.is_logged_in
 
-    @pytest.mark.parametrize("leaves", ["forget", "reset", "login"])
-    def test_a_new_session_says_nothing_of_a_user_whom_another_program_has_changed(self, leaves: str) -> None:
-        storage = MemoryStorage()
-        other = session(Scripted(user("1"), 503), storage=storage, identify_request=ids(email="a"), retry=None)
-        other.start()
-        own = session(Scripted(user("3")), storage=storage)
-        assert own.start().http_code == -3
+    def _leave(self, other: Any, leaves: str) -> None:
+        """The current user is forgotten by another session, or another one logs in there."""
         match leaves:
             case "forget":
                 other.logout(offline="forget")
@@ -928,6 +923,15 @@ class TestD32OtherSessionsOfTheSameState:
             case "login":
                 service(other).answers = [user("2")]
                 other.login(ids(other="b"))
+
+    @pytest.mark.parametrize("leaves", ["forget", "reset", "login"])
+    def test_a_new_session_says_nothing_of_a_user_whom_another_program_has_changed(self, leaves: str) -> None:
+        storage = MemoryStorage()
+        other = session(Scripted(user("1"), 503), storage=storage, identify_request=ids(email="a"), retry=None)
+        other.start()
+        own = session(Scripted(user("3")), storage=storage)
+        assert own.start().http_code == -3
+        self._leave(other, leaves)
         own.start_new_session()
         assert identities(service(own).last) == ({"other": "b"} if leaves == "login" else {})
 
@@ -956,14 +960,7 @@ class TestD32OtherSessionsOfTheSameState:
         other.end_session()
 
         def meanwhile(_: HTTPRequest) -> Any:
-            match leaves:
-                case "forget":
-                    other.logout(offline="forget")
-                case "reset":
-                    other.reset()
-                case "login":
-                    service(other).answers = [user("2")]
-                    other.login(ids(other="b"))
+            self._leave(other, leaves)
             return answers[0]
 
         settings |= {"storage": storage, "retry": RetryPolicy(initial_seconds=0)}
